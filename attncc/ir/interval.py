@@ -246,10 +246,7 @@ def absolute(sort: Sort, a: Interval) -> Interval:
         return _ints([abs(low), abs(high), *([0] if low <= 0 <= high else [])])
     if a.is_unknown:
         return UNKNOWN
-    return Interval(
-        0.0 if a.low <= 0 <= a.high else min(abs(a.low), abs(a.high)),
-        max(abs(a.low), abs(a.high)),
-    )
+    return Interval(0.0 if a.low <= 0 <= a.high else min(abs(a.low), abs(a.high)), max(abs(a.low), abs(a.high)))
 
 
 def sign(sort: Sort, a: Interval) -> Interval:
@@ -431,9 +428,7 @@ def wave(sort: Sort, a: Interval) -> Interval:
 
 
 def increasing(
-    function: Callable[[float], float],
-    lowest: float = -math.inf,
-    highest: float = math.inf,
+    function: Callable[[float], float], lowest: float = -math.inf, highest: float = math.inf
 ) -> Callable[[Sort, Interval], Interval]:
     """The rule of a non-decreasing approximated float function with values in `lowest .. highest`."""
 

@@ -13,15 +13,7 @@ from attncc.ir.expr import Call, Const, Expr, Sort
 from attncc.ir.interval import Interval
 from attncc.ir.meaning import over_arrays
 
-__all__ = [
-    "INTRINSICS",
-    "Interval",
-    "Intrinsic",
-    "Signature",
-    "TypingError",
-    "call",
-    "is_plain",
-]
+__all__ = ["INTRINSICS", "Interval", "Intrinsic", "Signature", "TypingError", "call", "is_plain"]
 
 I, B, F = Sort.INT, Sort.BOOL, Sort.FLOAT
 Signature = tuple[tuple[Sort, ...], Sort]
@@ -90,11 +82,7 @@ def call(op: str, *args: Expr) -> Expr:
         if all(a.sort is w or (a.sort is I and w is F) for a, w in zip(args, wanted, strict=True)):
             if op == "pow" and result is I:
                 _check_exponent(args[1])
-            return Call(
-                op,
-                tuple(_as_sort(a, w) for a, w in zip(args, wanted, strict=True)),
-                result,
-            )
+            return Call(op, tuple(_as_sort(a, w) for a, w in zip(args, wanted, strict=True)), result)
     raise _mismatch(record, args)
 
 
@@ -110,10 +98,7 @@ def is_plain(op: str, *operands: Interval) -> bool:
 
 def _check_exponent(exponent: Expr) -> None:
     if not isinstance(exponent, Const) or exponent.value < 0:
-        raise TypingError(
-            "'**' on ints wants a literal exponent of 0 or more; write a float, as in 2.0 ** n",
-            1,
-        )
+        raise TypingError("'**' on ints wants a literal exponent of 0 or more; write a float, as in 2.0 ** n", 1)
 
 
 def _as_sort(arg: Expr, wanted: Sort) -> Expr:
@@ -130,22 +115,13 @@ def _mismatch(record: Intrinsic, args: tuple[Expr, ...]) -> TypingError:
             return TypingError(f"a choice is made by a bool, not by {_a(arg.sort)}", index)
         kind = "bool" if accepted == {B} else "int" if accepted == {I} else "number"
         if record.arity == 1:
-            return TypingError(
-                f"'{shown}' wants {'an' if kind == 'int' else 'a'} {kind}, not {_a(arg.sort)}",
-                index,
-            )
+            return TypingError(f"'{shown}' wants {'an' if kind == 'int' else 'a'} {kind}, not {_a(arg.sort)}", index)
         places = ("left", "right") if record.symbol else ("first", "second", "third")
         noun = "operand" if record.symbol else "argument"
-        return TypingError(
-            f"'{shown}' wants {kind}s, its {places[index]} {noun} is {_a(arg.sort)}",
-            index,
-        )
+        return TypingError(f"'{shown}' wants {kind}s, its {places[index]} {noun} is {_a(arg.sort)}", index)
     first, second = args[-2:]
     if record.name == "where":
-        return TypingError(
-            f"a choice is between two of a kind, not {_a(first.sort)} and {_a(second.sort)}",
-            2,
-        )
+        return TypingError(f"a choice is between two of a kind, not {_a(first.sort)} and {_a(second.sort)}", 2)
     return TypingError(f"'{shown}' cannot take {_a(first.sort)} and {_a(second.sort)} together", 1)
 
 
@@ -199,11 +175,7 @@ def _where_slope(c: Call, index: int) -> Expr | None:
 
 def _erf_slope(c: Call, index: int) -> Expr:
     x = c.args[0]
-    return call(
-        "mul",
-        _float(2 / math.sqrt(math.pi)),
-        call("exp", call("neg", call("mul", x, x))),
-    )
+    return call("mul", _float(2 / math.sqrt(math.pi)), call("exp", call("neg", call("mul", x, x))))
 
 
 _UNARY: tuple[Signature, ...] = (((I,), I), ((F,), F))
