@@ -186,7 +186,7 @@ def mod(sort: Sort, a: Interval, b: Interval) -> Interval:
 def _positive_mod(low: int, high: int, divisor_low: int, divisor_high: int) -> Interval:
     if divisor_low == divisor_high and low // divisor_low == high // divisor_low:
         return Interval(low % divisor_low, high % divisor_low)
-    if 0 <= low and high < divisor_low:
+    if low >= 0 and high < divisor_low:
         return Interval(low, high)
     return Interval(0, min(divisor_high - 1, high) if low >= 0 else divisor_high - 1)
 
@@ -230,7 +230,7 @@ def _int_power(a: Interval, b: Interval) -> Interval:
     if exponent != last or exponent < 0:
         return UNKNOWN
     if exponent > 64:  # beyond -1 .. 1 it wraps in any case; the exact power would be enormous
-        exponent = 63 + exponent % 2 if -1 <= low and high <= 1 else 65
+        exponent = 63 + exponent % 2 if low >= -1 and high <= 1 else 65
     if exponent == 65:
         return UNKNOWN
     found = [low**exponent, high**exponent]

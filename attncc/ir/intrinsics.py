@@ -1,4 +1,4 @@
-"""Every operation of the language, one record each: typing, meaning, interval, derivative, Triton text, documentation."""
+"""Every operation of the language, one record each: typing, meaning, interval, derivative, Triton text, doc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attncc.ir.meaning import over_arrays
 
 __all__ = ["INTRINSICS", "Interval", "Intrinsic", "Signature", "TypingError", "call", "is_plain"]
 
-I, B, F = Sort.INT, Sort.BOOL, Sort.FLOAT
+INT, BOOL, FLOAT = Sort.INT, Sort.BOOL, Sort.FLOAT
 Signature = tuple[tuple[Sort, ...], Sort]
 
 
@@ -26,14 +26,14 @@ class Intrinsic:
     `signatures` are tried in order; an int operand fits a float place through `to_float`.
 
     `meaning(xp, *arrays)` computes it with numpy or torch given as `xp`, on arrays, tensors and Python scalars that
-    broadcast. Ints are int64 and wrap. The result of a float operation has its operands' float type, so a caller chooses
-    float64 (scores in the oracle) or float32 (what feeds a bool or an index) by the type of the leaves; `to_float`
-    gives float64, for the caller to round. With torch it is differentiable where it is float.
+    broadcast. Ints are int64 and wrap. The result of a float operation has its operands' float type, so a caller
+    chooses float64 (scores in the oracle) or float32 (what feeds a bool or an index) by the type of the leaves;
+    `to_float` gives float64, for the caller to round. With torch it is differentiable where it is float.
 
     `interval(sort, *intervals)` encloses the result, `sort` being the result's (see `attncc.ir.interval`).
 
-    `derivative(call, index)` is the partial derivative by operand `index` as an expression, None for no derivative. It is
-    asked for float results and float operands only.
+    `derivative(call, index)` is the partial derivative by operand `index` as an expression, None for no derivative.
+    It is asked for float results and float operands only.
 
     `triton` is the text with `{0}`, `{1}` for printed operands, parenthesised where it needs to be; the functions it
     names are those of `attncc.codegen.triton.operations`, and `tl`. Float text is float32. `triton_nonnegative` is a
@@ -76,11 +76,11 @@ def call(op: str, *args: Expr) -> Expr:
     record = INTRINSICS[op]
     if len(args) != record.arity:
         raise TypingError(f"'{record.name}' takes {record.arity} operands, not {len(args)}")
-    if op in ("floor", "ceil") and args[0].sort is I:
+    if op in ("floor", "ceil") and args[0].sort is INT:
         return args[0]
     for wanted, result in record.signatures:
-        if all(a.sort is w or (a.sort is I and w is F) for a, w in zip(args, wanted, strict=True)):
-            if op == "pow" and result is I:
+        if all(a.sort is w or (a.sort is INT and w is FLOAT) for a, w in zip(args, wanted, strict=True)):
+            if op == "pow" and result is INT:
                 _check_exponent(args[1])
             return Call(op, tuple(_as_sort(a, w) for a, w in zip(args, wanted, strict=True)), result)
     raise _mismatch(record, args)
@@ -102,18 +102,18 @@ def _check_exponent(exponent: Expr) -> None:
 
 
 def _as_sort(arg: Expr, wanted: Sort) -> Expr:
-    return arg if arg.sort is wanted else Call("to_float", (arg,), F)
+    return arg if arg.sort is wanted else Call("to_float", (arg,), FLOAT)
 
 
 def _mismatch(record: Intrinsic, args: tuple[Expr, ...]) -> TypingError:
     shown = record.symbol or record.name
     for index, arg in enumerate(args):
         accepted = {wanted[index] for wanted, _ in record.signatures}
-        if arg.sort in accepted or (arg.sort is I and F in accepted):
+        if arg.sort in accepted or (arg.sort is INT and FLOAT in accepted):
             continue
         if record.name == "where":
             return TypingError(f"a choice is made by a bool, not by {_a(arg.sort)}", index)
-        kind = "bool" if accepted == {B} else "int" if accepted == {I} else "number"
+        kind = "bool" if accepted == {BOOL} else "int" if accepted == {INT} else "number"
         if record.arity == 1:
             return TypingError(f"'{shown}' wants {'an' if kind == 'int' else 'a'} {kind}, not {_a(arg.sort)}", index)
         places = ("left", "right") if record.symbol else ("first", "second", "third")
@@ -126,11 +126,11 @@ def _mismatch(record: Intrinsic, args: tuple[Expr, ...]) -> TypingError:
 
 
 def _a(sort: Sort) -> str:
-    return "an int" if sort is I else f"a {sort.value}"
+    return "an int" if sort is INT else f"a {sort.value}"
 
 
 def _float(value: float) -> Expr:
-    return Const(value, F)
+    return Const(value, FLOAT)
 
 
 def _sloped_by_order(c: Call, index: int, losing: str) -> Expr:
@@ -178,12 +178,12 @@ def _erf_slope(c: Call, index: int) -> Expr:
     return call("mul", _float(2 / math.sqrt(math.pi)), call("exp", call("neg", call("mul", x, x))))
 
 
-_UNARY: tuple[Signature, ...] = (((I,), I), ((F,), F))
-_BINARY: tuple[Signature, ...] = (((I, I), I), ((F, F), F))
-_INTS: tuple[Signature, ...] = (((I, I), I),)
-_FLOAT: tuple[Signature, ...] = (((F,), F),)
-_ORDER: tuple[Signature, ...] = (((I, I), B), ((F, F), B))
-_EQUALITY: tuple[Signature, ...] = (((I, I), B), ((F, F), B), ((B, B), B))
+_UNARY: tuple[Signature, ...] = (((INT,), INT), ((FLOAT,), FLOAT))
+_BINARY: tuple[Signature, ...] = (((INT, INT), INT), ((FLOAT, FLOAT), FLOAT))
+_INTS: tuple[Signature, ...] = (((INT, INT), INT),)
+_FLOAT: tuple[Signature, ...] = (((FLOAT,), FLOAT),)
+_ORDER: tuple[Signature, ...] = (((INT, INT), BOOL), ((FLOAT, FLOAT), BOOL))
+_EQUALITY: tuple[Signature, ...] = (((INT, INT), BOOL), ((FLOAT, FLOAT), BOOL), ((BOOL, BOOL), BOOL))
 
 _ALL = (
     Intrinsic(
@@ -229,7 +229,7 @@ _ALL = (
     Intrinsic(
         name="div",
         symbol="/",
-        signatures=(((F, F), F),),
+        signatures=(((FLOAT, FLOAT), FLOAT),),
         doc="The quotient of floats; ints become floats. By 0 it is infinite or nan.",
         meaning=lambda xp, a, b: a / b,
         interval=interval.div,
@@ -307,7 +307,7 @@ _ALL = (
     ),
     Intrinsic(
         name="clamp",
-        signatures=(((I, I, I), I), ((F, F, F), F)),
+        signatures=(((INT, INT, INT), INT), ((FLOAT, FLOAT, FLOAT), FLOAT)),
         doc="`clamp(x, low, high)` is `min(max(x, low), high)`; its derivative by x is 1 inside and on the bounds.",
         meaning=meaning.clamp,
         interval=interval.clamp,
@@ -371,7 +371,7 @@ _ALL = (
     Intrinsic(
         name="and",
         symbol="and",
-        signatures=(((B, B), B),),
+        signatures=(((BOOL, BOOL), BOOL),),
         doc="Both; both sides are always evaluated.",
         meaning=lambda xp, a, b: xp.logical_and(a, b),
         interval=interval.conjunction,
@@ -380,7 +380,7 @@ _ALL = (
     Intrinsic(
         name="or",
         symbol="or",
-        signatures=(((B, B), B),),
+        signatures=(((BOOL, BOOL), BOOL),),
         doc="Either; both sides are always evaluated.",
         meaning=lambda xp, a, b: xp.logical_or(a, b),
         interval=interval.disjunction,
@@ -389,7 +389,7 @@ _ALL = (
     Intrinsic(
         name="not",
         symbol="not",
-        signatures=(((B,), B),),
+        signatures=(((BOOL,), BOOL),),
         doc="The opposite.",
         meaning=lambda xp, a: xp.logical_not(a),
         interval=interval.negation,
@@ -397,7 +397,7 @@ _ALL = (
     ),
     Intrinsic(
         name="where",
-        signatures=(((B, I, I), I), ((B, F, F), F), ((B, B, B), B)),
+        signatures=(((BOOL, INT, INT), INT), ((BOOL, FLOAT, FLOAT), FLOAT), ((BOOL, BOOL, BOOL), BOOL)),
         doc="`a if cond else b`; both are always evaluated.",
         meaning=lambda xp, c, a, b: xp.where(c, a, b),
         interval=interval.choice,
@@ -434,7 +434,7 @@ _ALL = (
     Intrinsic(
         name="bitnot",
         symbol="~",
-        signatures=(((I,), I),),
+        signatures=(((INT,), INT),),
         doc="All bits of an int flipped.",
         meaning=lambda xp, a: ~a,
         interval=interval.bitnot,
@@ -462,7 +462,7 @@ _ALL = (
     ),
     Intrinsic(
         name="floor",
-        signatures=(((F,), I),),
+        signatures=(((FLOAT,), INT),),
         doc="The int at or below; 0 for nan, the nearest int64 for what is beyond.",
         meaning=meaning.floor,
         interval=interval.floor,
@@ -470,7 +470,7 @@ _ALL = (
     ),
     Intrinsic(
         name="ceil",
-        signatures=(((F,), I),),
+        signatures=(((FLOAT,), INT),),
         doc="The int at or above; 0 for nan, the nearest int64 for what is beyond.",
         meaning=meaning.ceil,
         interval=interval.ceil,
@@ -560,7 +560,7 @@ _ALL = (
     ),
     Intrinsic(
         name="to_float",
-        signatures=(((I,), F),),
+        signatures=(((INT,), FLOAT),),
         doc="An int as a float; inserted wherever an int stands where a float is wanted.",
         meaning=meaning.to_float,
         interval=interval.to_float,
