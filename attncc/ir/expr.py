@@ -11,7 +11,9 @@ import enum
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from typing_extensions import Self
 
 Scalar: TypeAlias = bool | int | float
 
@@ -28,12 +30,18 @@ class Expr:
     """Base of all nodes. Do not subclass outside this file: passes match on the closed set below."""
 
     __slots__ = ("__weakref__",)
-    sort: Sort
 
-    def __new__(cls, *args: Any) -> Any:
+    if TYPE_CHECKING:  # a field in some nodes, a property in others
+
+        @property
+        def sort(self) -> Sort:
+            """What the expression is."""
+
+    def __new__(cls, *args: Any) -> Self:
+        """The one node with these fields."""
         # `repr` keeps True apart from 1, 0.0 from -0.0, and lets nan equal itself.
         key = (cls, *(repr(a) if isinstance(a, bool | int | float) else a for a in args))
-        return _interned.setdefault(key, object.__new__(cls))
+        return cast(Self, _interned.setdefault(key, object.__new__(cls)))
 
     def __copy__(self) -> Expr:
         return self
@@ -65,6 +73,7 @@ class Size(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always int."""
         return Sort.INT
 
 
@@ -84,6 +93,7 @@ class Coord(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always int."""
         return Sort.INT
 
 
@@ -93,6 +103,7 @@ class Score(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always float."""
         return Sort.FLOAT
 
 
@@ -102,6 +113,7 @@ class RowSum(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always float."""
         return Sort.FLOAT
 
 
@@ -111,6 +123,7 @@ class RowCount(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always int."""
         return Sort.INT
 
 
@@ -122,6 +135,7 @@ class Listed(Expr):
 
     @property
     def sort(self) -> Sort:
+        """Always bool."""
         return Sort.BOOL
 
 
