@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"parameters       {result.parameters:,}")
     print(f"tokens/s         {result.tokens_per_second:,.0f}")
     print(f"loss             {result.first_loss:.3f} → {result.last_loss:.3f} nats over {len(result.losses)} steps")
-    print(f"bits per byte    {result.model_bits:.3f} on unseen files; byte frequencies alone give {result.unigram_bits:.3f}")
+    print(
+        f"bits per byte    {result.model_bits:.3f} on unseen files; byte frequencies alone give {result.unigram_bits:.3f}"
+    )
     for layer, slopes in enumerate(result.slopes):
         print(f"slopes, layer {layer}  " + "  ".join(f"{slope:.4f}" for slope in slopes))
     print("sample           " + "\n                 ".join(result.sample.splitlines()))
@@ -218,7 +220,7 @@ class ByteModel(nn.Module):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        attention = attncc.load(SPEC)
+        attention = attncc.load(SPEC, name="train_bytes")
         self.embedding = nn.Embedding(VOCABULARY, settings.dim)
         self.blocks = nn.ModuleList(
             Block(settings.dim, settings.heads, attention, settings.backend) for _ in range(settings.layers)
