@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from attncc.source import Span
 
@@ -59,6 +60,11 @@ class BackendError(AttnccError, RuntimeError):
 
 class CacheError(AttnccError, RuntimeError):
     """The cache directory cannot be used safely."""
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """Ends a `match` over a closed set: a type checker proves it unreachable. `typing` has one from Python 3.11."""
+    raise AssertionError(f"unexpected {type(value).__name__}")
 
 
 def render(diagnostics: Iterable[Diagnostic]) -> str:

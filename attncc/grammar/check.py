@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, assert_never, cast
+from typing import Literal, cast
 
-from attncc.errors import Diagnostic, Related, SpecError, did_you_mean
+from attncc.errors import Diagnostic, Related, SpecError, assert_never, did_you_mean
 from attncc.grammar import syntax
 from attncc.grammar.declarations import Declarations, unused
 from attncc.grammar.definitions import Definitions, Loader, collect
-from attncc.grammar.expressions import Expressions, Failed, TooLarge, Value, World
+from attncc.grammar.expressions import Expressions
 from attncc.grammar.places import LET, MASK, SCALE, SCORE
 from attncc.grammar.report import Report
 from attncc.grammar.weights import reweight, weights_of
 from attncc.grammar.wording import a_sort, condition_hint
+from attncc.grammar.world import Failed, TooLarge, Value, World
 from attncc.ir.expr import Expr, Listed, Load, Sort, postorder
 from attncc.ir.intrinsics import call
 from attncc.ir.spec import OUTPUT_NAMES, Clause, Ratio, Softmax, Spec
@@ -111,9 +112,10 @@ class _Attention:
                     self.world.version += 1
                 case syntax.WeightsSoftmax() | syntax.WeightsRatio():
                     if self._only(statement, "weights"):
-                        self._with_final_score(
-                            total_scores, lambda: weights_of(statement, self.expressions, self.report)
-                        )
+                        # Rule 5: weights sees the final score, wherever it stands.
+                        here, self.world.version = self.world.version, total_scores
+                        self.weights = weights_of(statement, self.expressions, self.report)
+                        self.world.version = here
                 case syntax.Reweight():
                     if self._only(statement, "reweight"):
                         self.reweight = reweight(statement, self.expressions, self.report)
@@ -136,12 +138,6 @@ class _Attention:
                     pass
                 case _:
                     assert_never(statement)
-
-    def _with_final_score(self, total: int, weights: Callable[[], Softmax | Ratio | None]) -> None:
-        """Rule 5: weights sees the final score, wherever it stands."""
-        here, self.world.version = self.world.version, total
-        self.weights = weights()
-        self.world.version = here
 
     def _let(self, statement: syntax.Let) -> None:
         expr = self.expressions.check(statement.value, LET)

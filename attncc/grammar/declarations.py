@@ -8,10 +8,11 @@ from attncc.errors import Related, did_you_mean
 from attncc.grammar import syntax
 from attncc.grammar.builtins import BUILTINS, CALL_ARGUMENTS, RESERVED_FUNCTIONS, SORTS
 from attncc.grammar.constants import ConstantError, evaluate
-from attncc.grammar.expressions import Axis, Binding, Expressions, Failed, TableName, Tensor, Value, World
+from attncc.grammar.expressions import Expressions
 from attncc.grammar.places import BOUND, CONSTANT, EXTENT, TABLE_EXTENT, Place
 from attncc.grammar.report import Report
 from attncc.grammar.wording import a_sort
+from attncc.grammar.world import Axis, Binding, Failed, TableName, Tensor, Value, World
 from attncc.ir.expr import Expr, Param, Scalar, Size, Sort
 from attncc.ir.spec import Constant, Grid, Input, Parameter, RangeFact, SortedFact, Table
 from attncc.source import Span
@@ -54,11 +55,11 @@ class Declarations:
         another declaration's value."""
         scalars = [s for s in statements if isinstance(s, syntax.Const | syntax.Param)]
         self.world.later.update((s.name.text, s.name.span) for s in scalars)
-        for statement in scalars:
-            if isinstance(statement, syntax.Const):
-                self._const(statement)
+        for scalar in scalars:
+            if isinstance(scalar, syntax.Const):
+                self._const(scalar)
             else:
-                self._param(statement)
+                self._param(scalar)
         self.world.later.clear()
         for statement in statements:
             if isinstance(statement, syntax.Broken) and statement.name is not None and statement.head in _DECLARING:
@@ -103,7 +104,7 @@ class Declarations:
             return Sort(name.text)
         hint = did_you_mean(name.text, SORTS)
         for prefix, sort in (("i", "int"), ("u", "int"), ("f", "float"), ("b", "float"), ("s", "int")):
-            if hint is None and name.text.startswith(prefix) or name.text in (f"{sort}32", f"{sort}64"):
+            if (hint is None and name.text.startswith(prefix)) or name.text in (f"{sort}32", f"{sort}64"):
                 hint = f"write `{sort}`: the language has one of each"
         self.report.error(
             f"'{name.text}' is not a sort", name.span, note="the sorts are int, float and bool", hint=hint
@@ -323,12 +324,15 @@ class Declarations:
             self.report.error(
                 "these are not the extents of a table",
                 first.to(last),
-                hint=f"write `{statement.name.text}: int[batch, heads, {middle}, top]`; batch and heads may be left out",
+                note="batch and heads may be left out",
+                hint=f"write `{statement.name.text}: int[batch, heads, {middle}, top]`",
             )
         return fine
 
     def _check_extents_known(self) -> None:
-        bare = {e.name for i in (*self.inputs, *self.tables) for e in i.extents if isinstance(e, Size)}
+        extents = [e for declared in self.inputs for e in declared.extents]
+        extents += [e for table in self.tables for e in table.extents]
+        bare = {e.name for e in extents if isinstance(e, Size)}
         failed = any(isinstance(b, Failed) for b in self.world.names.values())
         for name, span in self.extents.items():
             if name not in bare and not failed:

@@ -11,7 +11,8 @@ import lark
 
 from attncc.errors import SpecError
 from attncc.grammar import syntax
-from attncc.grammar.builtins import ATTENTION_HEADS, FILE_HEADS, HEADS
+from attncc.grammar.builtins import HEADS
+from attncc.grammar.grouping import group
 from attncc.grammar.report import Report
 from attncc.grammar.syntax_errors import (
     Found,
@@ -58,7 +59,7 @@ def recover(source: Source, report: Report) -> syntax.File:
             swallowed = False
             continue
         swallowed = _Piece(piece, after[0] if after else None, report).parse_into(statements)
-    return _file(source, statements, report)
+    return group(source, statements, report)
 
 
 class _Lexeme(lark.Token):
@@ -112,7 +113,7 @@ class _Piece:
         if self._report_characters() or self._report_layout():
             statements.append(self._broken())
             return False
-        parser = _lark().parse_interactive(start="start")
+        parser: Any = _lark().parse_interactive(start="start")
         for i, token in enumerate(self.tokens):
             choices = parser.choices()
             if token.type in _SOFT_TYPES and token.type not in choices:
@@ -159,7 +160,7 @@ class _Piece:
             complain_reserved(self.report, str(following), following.span)
             return True
         unclosed = _unclosed(self.tokens)
-        complain_end(self.report, self._found(), unclosed and unclosed.span, frozenset(parser.accepts()))
+        complain_end(self.report, self._found(), unclosed.span if unclosed else None, frozenset(parser.accepts()))
         return False
 
     def _found(self) -> list[Found]:
@@ -206,15 +207,15 @@ class _Piece:
         indentation = _indentation(head.span)
         depth = 0
         for token in self.tokens[1:]:
-            if depth == 0 and token.type in _SILENT_CONTINUATIONS and _begins_line(token):
-                if _indentation(token.span) <= indentation:
-                    self.report.error(
-                        f"this line would silently continue the '{head}' above",
-                        token.span,
-                        note=f"a line that begins with '{token}' belongs to the statement before it",
-                        hint=f"indent it further than '{head}', or end the line above with an operator",
-                    )
-                    return True
+            outside = depth == 0 and token.type in _SILENT_CONTINUATIONS and _begins_line(token)
+            if outside and _indentation(token.span) <= indentation:
+                self.report.error(
+                    f"this line would silently continue the '{head}' above",
+                    token.span,
+                    note=f"a line that begins with '{token}' belongs to the statement before it",
+                    hint=f"indent it further than '{head}', or end the line above with an operator",
+                )
+                return True
             depth += (token.type in _OPENING) - (token.type in _CLOSING)
         return False
 
@@ -255,66 +256,6 @@ def _number(token: _Lexeme, report: Report | None) -> int | float | None:
             report.error("this integer does not fit in 64 bits", token.span)
         return None
     return number
-
-
-def _file(source: Source, statements: Sequence[syntax.Statement], report: Report) -> syntax.File:
-    """Groups statements into blocks: an attention or def owns what follows it."""
-    uses: list[syntax.Use] = []
-    defs: list[syntax.Define] = []
-    blocks: list[tuple[syntax.Header, list[syntax.InAttention]]] = []
-    broken_defs: set[str] = set()
-    owner: syntax.Statement | None = None
-    requires: dict[syntax.Define, list[syntax.Require]] = {}
-    for statement in statements:
-        match statement:
-            case syntax.Use():
-                uses.append(statement)
-                owner = statement
-            case syntax.Define():
-                defs.append(statement)
-                owner = statement
-            case syntax.Header():
-                blocks.append((statement, []))
-                owner = statement
-            case syntax.Broken(head="attention", name=str() as name):
-                # The name is there, so what is below can still be checked.
-                owner = syntax.Header(statement.span, syntax.Name(statement.span, name))
-                blocks.append((owner, []))
-            case syntax.Broken(head=head, name=name) if head in FILE_HEADS:
-                owner = statement
-                if head == "def" and name is not None:
-                    broken_defs.add(name)
-            case syntax.Require() if isinstance(owner, syntax.Define):
-                requires.setdefault(owner, []).append(statement)
-            case _ if isinstance(owner, syntax.Header):
-                blocks[-1][1].append(statement)
-            case _ if not isinstance(owner, syntax.Broken):
-                _report_homeless(statement, owner, report)
-                owner = syntax.Broken(statement.span, "", None)
-    return syntax.File(
-        source,
-        tuple(uses),
-        tuple(_with_requires(d, tuple(requires.get(d, ()))) for d in defs),
-        tuple(syntax.Attention(header.span, header.name, tuple(body)) for header, body in blocks),
-        frozenset(broken_defs),
-    )
-
-
-def _report_homeless(statement: syntax.InAttention, owner: syntax.Statement | None, report: Report) -> None:
-    head = statement.head if isinstance(statement, syntax.Broken) else statement.span.text.split(maxsplit=1)[0]
-    span = Span(statement.span.source, statement.span.start, statement.span.start + len(head))
-    if isinstance(owner, syntax.Define):
-        hint = f"put `def {owner.name.text}` before the attention: a `def` ends the block above it"
-    elif isinstance(owner, syntax.Use):
-        hint = "put `use` at the top of the file: it ends the block above it"
-    else:
-        hint = "begin with `attention name`; its statements follow"
-    assert head in ATTENTION_HEADS
-    report.error(f"'{head}' stands outside an attention", span, hint=hint)
-
-
-def _with_requires(define: syntax.Define, requires: tuple[syntax.Require, ...]) -> syntax.Define:
-    return syntax.Define(define.span, define.name, define.formals, define.body, requires)
 
 
 def _between(first: Any, last: Any) -> Span:

@@ -74,6 +74,7 @@ class ReadsOf:
         self._known: dict[Expr, Reads] = {}
 
     def __call__(self, expr: Expr) -> Reads:
+        """What `expr` reads."""
         if expr not in self._known:
             below = children(expr)
             unknown = [c for c in below if c not in self._known]

@@ -7,10 +7,8 @@ from typing import TypeAlias
 
 from attncc.source import Source, Span
 
-_node = dataclass(frozen=True, slots=True, eq=False)
 
-
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Name:
     """A name, as a value or (in `Call`) as what is called."""
 
@@ -18,7 +16,7 @@ class Name:
     text: str
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Literal:
     """A number, `true` or `false`; the Python type says which."""
 
@@ -26,7 +24,7 @@ class Literal:
     value: bool | int | float
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Unary:
     """`-x`, `+x`, `~x`, `not x`."""
 
@@ -36,7 +34,7 @@ class Unary:
     operand: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Binary:
     """Arithmetic, bits, `and`, `or`. Left-associative chains nest to the left, however long."""
 
@@ -47,7 +45,7 @@ class Binary:
     right: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Compare:
     """A chain `a < b <= c`; one operator fewer than operands."""
 
@@ -56,7 +54,7 @@ class Compare:
     operators: tuple[tuple[str, Span], ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Conditional:
     """`yes if condition else no`."""
 
@@ -66,7 +64,7 @@ class Conditional:
     no: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Index:
     """`base[i, j]`."""
 
@@ -75,7 +73,7 @@ class Index:
     indices: tuple[Expression, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
     """`base.name`, such as `q.y`."""
 
@@ -84,7 +82,7 @@ class Attribute:
     name: Name
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Argument:
     """An argument of a call; `keyword` is None for a positional one."""
 
@@ -93,7 +91,7 @@ class Argument:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """`function(arguments)`."""
 
@@ -105,7 +103,7 @@ class Call:
 Expression: TypeAlias = Name | Literal | Unary | Binary | Compare | Conditional | Index | Attribute | Call
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Text:
     """A string: a file to use or a message."""
 
@@ -113,7 +111,7 @@ class Text:
     text: str
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Use:
     """`use "file.attn"`."""
 
@@ -121,7 +119,7 @@ class Use:
     path: Text
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Formal:
     """A parameter of a `def`, perhaps with a default."""
 
@@ -130,7 +128,7 @@ class Formal:
     default: Expression | None
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Define:
     """`def name(formals) = body`, with the `require` lines that follow it."""
 
@@ -141,7 +139,7 @@ class Define:
     requires: tuple[Require, ...] = ()
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
     """`attention name`: its block runs to the next `attention`, `def` or `use`."""
 
@@ -149,7 +147,7 @@ class Header:
     name: Name
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Const:
     """`const name: sort = value`."""
 
@@ -159,7 +157,7 @@ class Const:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Param:
     """`param name: sort` with or without `= value`."""
 
@@ -169,14 +167,14 @@ class Param:
     value: Expression | None
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Learnable:
     """`learnable` after an input."""
 
     span: Span
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Sorted:
     """`sorted along axis` after an input."""
 
@@ -184,7 +182,7 @@ class Sorted:
     axis: Name
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Within:
     """`in low .. high` after an input."""
 
@@ -196,7 +194,7 @@ class Within:
 Fact: TypeAlias = Learnable | Sorted | Within
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Input:
     """`input name: sort[extents] facts`."""
 
@@ -207,7 +205,7 @@ class Input:
     facts: tuple[Fact, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Grid:
     """`grid axes`, `grid queries axes` or `grid keys axes`; `side` is None, "queries" or "keys"."""
 
@@ -216,7 +214,7 @@ class Grid:
     axes: tuple[Name, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Let:
     """`let name = value`."""
 
@@ -225,7 +223,7 @@ class Let:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Mask:
     """`mask value`."""
 
@@ -233,7 +231,7 @@ class Mask:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Score:
     """`score value`."""
 
@@ -241,7 +239,7 @@ class Score:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class WeightsSoftmax:
     """`weights softmax`, perhaps `with` sinks."""
 
@@ -249,7 +247,7 @@ class WeightsSoftmax:
     sinks: tuple[Expression, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class WeightsRatio:
     """`weights numerator`, perhaps `over denominator`."""
 
@@ -258,7 +256,7 @@ class WeightsRatio:
     denominator: Expression | None
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Reweight:
     """`reweight value`, a product of `p`."""
 
@@ -266,7 +264,7 @@ class Reweight:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Output:
     """`output names`."""
 
@@ -274,7 +272,7 @@ class Output:
     names: tuple[Name, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Box:
     """A block's size along each axis of its grid; `64` has one axis, `(8, 8)` two."""
 
@@ -282,7 +280,7 @@ class Box:
     sizes: tuple[Expression, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
     """`blocks name: sort[extents] size query_size, key_size`."""
 
@@ -294,7 +292,7 @@ class Blocks:
     key_size: Box
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Extent:
     """`extent names`."""
 
@@ -302,7 +300,7 @@ class Extent:
     names: tuple[Name, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Require:
     """`require condition, "message"`."""
 
@@ -311,7 +309,7 @@ class Require:
     message: Text
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Scale:
     """`scale value`."""
 
@@ -319,7 +317,7 @@ class Scale:
     value: Expression
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Broken:
     """A statement with an error in it. What it would have declared is kept, so that its uses are not errors too."""
 
@@ -349,7 +347,7 @@ InAttention: TypeAlias = (
 Statement: TypeAlias = Use | Define | Header | InAttention
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class Attention:
     """One `attention` block: its header's name and its statements in order."""
 
@@ -358,7 +356,7 @@ class Attention:
     statements: tuple[InAttention, ...]
 
 
-@_node
+@dataclass(frozen=True, slots=True, eq=False)
 class File:
     """A whole file. `broken_defs` names the defs that did not parse."""
 
