@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attncc.analysis.plan import Plan as Plan
     from attncc.api import Attention as Attention
+    from attncc.api import SpecWarning as SpecWarning
     from attncc.api import attention as attention
+    from attncc.api import compile as compile
     from attncc.api import from_flex as from_flex
     from attncc.api import load as load
     from attncc.api import loads as loads
-    from attncc.compiler import compile as compile
     from attncc.errors import ArgumentError as ArgumentError
     from attncc.errors import AttnccError as AttnccError
     from attncc.errors import BackendError as BackendError
@@ -37,9 +38,10 @@ _HOMES = {
     "OracleWarning": "attncc.runtime.backends",
     "Plan": "attncc.analysis.plan",
     "SpecError": "attncc.errors",
+    "SpecWarning": "attncc.api",
     "UnsupportedError": "attncc.errors",
     "attention": "attncc.api",
-    "compile": "attncc.compiler",
+    "compile": "attncc.api",
     "from_flex": "attncc.api",
     "load": "attncc.api",
     "loads": "attncc.api",

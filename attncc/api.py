@@ -4,45 +4,54 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from attncc.analysis.plan import Plan
-from attncc.compiler import build
-from attncc.errors import ArgumentError, did_you_mean
+from attncc import compiler
+from attncc.analysis.plan import Plan, evaluate, plan_loops
+from attncc.codegen.options import Options, Target
+from attncc.codegen.triton.module import generate
+from attncc.compiler import Artifact, Compiler
+from attncc.errors import ArgumentError, did_you_mean, render
 from attncc.grammar.flex import trace_flex
-from attncc.grammar.frontend import load_specs, loads_specs
-from attncc.grammar.trace import trace
+from attncc.grammar.frontend import Loaded, load_specs, loads_specs
+from attncc.ir.expr import Scalar
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import Spec
+from attncc.passes.pipeline import lower
 from attncc.runtime import oracle
-from attncc.runtime.launch import Arguments, GridArgument, bind, grid_sizes
+from attncc.runtime.cache import Cache, default_config
+from attncc.runtime.evaluate import Evaluator
+from attncc.runtime.launch import Arguments, GridArgument, bind, check_requires, grid_names, grid_sizes, named_extents
 from attncc.runtime.ops import define_operators, flatten, handle_of
-from attncc.runtime.signature import collect, refuse
+from attncc.runtime.signature import check_names, collect, collect_scalars, refuse
 
-_OPERATORS = define_operators(build)
+_CACHE = Cache(default_config(os.environ.get("ATTNCC_CACHE_DIR")))
+_OPERATORS = define_operators(Compiler(_CACHE).build)
 
 
 @overload
 def load(path: str | os.PathLike[str], *, name: str) -> Attention: ...
 @overload
-def load(path: str | os.PathLike[str], *, name: None = None) -> Attention | dict[str, Attention]: ...
+def load(path: str | os.PathLike[str], *, name: None = None) -> Any: ...
 def load(path: str | os.PathLike[str], *, name: str | None = None) -> Attention | dict[str, Attention]:
     """The attention an `.attn` file defines; where it defines several, a dict by name, or the one called `name`.
 
     Raises SpecError with every mistake in the file, ArgumentError where it has no `name`, OSError.
     """
-    return _choose(load_specs(path), name, os.fspath(path))
+    return _choose(load_specs(Path(path)), name, os.fspath(path))
 
 
 @overload
 def loads(text: str, *, name: str) -> Attention: ...
 @overload
-def loads(text: str, *, name: None = None) -> Attention | dict[str, Attention]: ...
+def loads(text: str, *, name: None = None) -> Any: ...
 def loads(text: str, *, name: str | None = None) -> Attention | dict[str, Attention]:
     """As `load`, from a string."""
     return _choose(loads_specs(text), name, "the text")
@@ -53,6 +62,8 @@ def attention(function: Callable[..., None]) -> Attention:
 
     Raises SpecError pointing at the Python line.
     """
+    from attncc.grammar.trace import trace
+
     made = Attention(trace(function))
     made.__doc__ = function.__doc__
     made.__module__ = function.__module__
@@ -67,6 +78,36 @@ def from_flex(score_mod: Callable[..., Any] | None = None, mask_mod: Callable[..
     """
     traced = trace_flex(score_mod, mask_mod)
     return Attention(traced.spec, traced.tensors)
+
+
+def compile(
+    spec: Attention | Spec,
+    target: str,
+    dtype: str = "bfloat16",
+    head_dim: int = 128,
+    *,
+    value_dim: int | None = None,
+    constants: Mapping[str, Scalar] | None = None,
+    input_dtypes: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Compiles ahead of time, for a target that need not be present: see `attncc.compiler.compile`.
+
+    `artifact.write(directory)` leaves the standalone module, its binaries and a manifest.
+    """
+    return compiler.compile(
+        spec.spec if isinstance(spec, Attention) else spec,
+        target,
+        dtype,
+        head_dim,
+        value_dim=value_dim,
+        constants=constants,
+        input_dtypes=input_dtypes,
+        cache=_CACHE,
+    )
+
+
+class SpecWarning(UserWarning):
+    """A spec that was loaded is right, but probably not what was meant: something declared and never used, say."""
 
 
 class Attention:
@@ -151,6 +192,85 @@ class Attention:
         out, outputs = oracle.reference(bound)
         return results.pick([(outputs | {"out": out})[name] for name in self._handle.names])
 
+    def plan(
+        self,
+        *,
+        queries: int,
+        keys: int | None = None,
+        batch: int = 1,
+        heads: int = 1,
+        kv_heads: int | None = None,
+        q_offset: Any = 0,
+        grid: GridArgument = None,
+        prefix_tokens: int = 0,
+        suffix_tokens: int = 0,
+        tile: tuple[int, int] = (128, 128),
+        **values: Any,
+    ) -> Plan:
+        """Which tiles the kernels visit at these lengths; `keys` is `queries` unless given.
+
+        `values` are params, constants and inputs by name; an input is wanted only where the loops' bounds read it.
+        Raises ArgumentError for a value that is missing, unknown or against a `require`.
+        """
+        spec, signature = self._spec, self._signature
+        given = {**self._tensors, **values}
+        check_names(signature, given)
+        scalars = collect_scalars(signature, given)
+        tensors = {name: given[name] for name in signature.tensors if name in given}
+        grid_queries, grid_keys = grid_sizes(spec, grid)
+        sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads or heads, "queries": queries}
+        sizes |= {"keys": queries if keys is None else keys}
+        sizes |= grid_names(spec, sizes, grid_queries, grid_keys, prefix_tokens, suffix_tokens)
+        sizes |= named_extents(spec, {name: tuple(t.shape) for name, t in tensors.items()}, sizes)
+        check_requires(spec, Evaluator(scalars, sizes))
+        lowered = lower(
+            spec,
+            {c.name: scalars[c.name] for c in spec.constants},
+            offset_per_batch=not isinstance(q_offset, int),
+        )
+        return evaluate(
+            lowered,
+            plan_loops(lowered),
+            queries=queries,
+            keys=keys,
+            batch=batch,
+            heads=heads,
+            kv_heads=kv_heads,
+            q_offset=q_offset,
+            params={p.name: scalars[p.name] for p in spec.params},
+            inputs=tensors,
+            sizes=sizes,
+            tile=tile,
+        )
+
+    def source(
+        self,
+        target: str = "cuda:90",
+        dtype: str = "bfloat16",
+        head_dim: int = 128,
+        *,
+        value_dim: int | None = None,
+        input_dtypes: Mapping[str, str] | None = None,
+        **constants: Scalar,
+    ) -> str:
+        """The text of the generated module, which needs only torch and triton to run.
+
+        `target` is `cuda:80`, `cuda:90`, `cuda:100`, `hip:gfx942` or `interpreter`. Raises ArgumentError,
+        UnsupportedError.
+        """
+        for name in constants:
+            if name not in {c.name for c in self._spec.constants}:
+                raise refuse(f"'{self.name}' has no const '{name}'", self._spec.span)
+        options = Options(
+            target=Target("interpreter") if target == "interpreter" else compiler.parse_target(target),
+            dtype=compiler.parse_dtype(dtype),
+            dim=head_dim,
+            dim_v=value_dim or head_dim,
+            input_dtypes=tuple(sorted((input_dtypes or {}).items())),
+        )
+        lowered = lower(self._spec, constants)
+        return generate(lowered, plan_loops(lowered, input_dtypes=input_dtypes), options)
+
     def __repr__(self) -> str:
         spec = self._spec
         parts = [
@@ -233,7 +353,10 @@ class _Results:
         return self._tuple(*[results[i] for i in self._indices])
 
 
-def _choose(specs: Mapping[str, Spec], name: str | None, where: str) -> Attention | dict[str, Attention]:
+def _choose(loaded: Loaded, name: str | None, where: str) -> Attention | dict[str, Attention]:
+    for warning in loaded.warnings:
+        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=3)
+    specs = loaded.specs
     if name is not None:
         if name not in specs:
             hint = did_you_mean(name, specs)

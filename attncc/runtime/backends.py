@@ -27,12 +27,12 @@ from attncc.runtime.oracle import reference
 BackendName: TypeAlias = Literal["auto", "triton", "cpu", "oracle"]
 Build: TypeAlias = Callable[[Spec, Mapping[str, Scalar], Options], Any]
 
-NARROW = 2**30
+NARROW = 2**28
 """Lengths below this, and offsets and int params up to it, leave room to add two of them in 32 bits."""
 
 
 class OracleWarning(UserWarning):
-    """`backend="auto"` met CPU tensors and computes them with the dense oracle: right, but slow and quadratic in memory."""
+    """`backend="auto"` computes CPU tensors with the dense oracle: right, but slow, and quadratic in memory."""
 
 
 def result_names(spec: Spec) -> tuple[str, ...]:
@@ -217,8 +217,8 @@ def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
 def _above_autograd(compute: Callable[[], list[Tensor]], device: torch.device) -> list[Tensor]:
     """Runs `compute` where autograd records.
 
-    An operator's kernel runs below autograd, and below any dispatch mode of the caller. What torch keeps of that belongs
-    to the thread, so another thread is above again; it takes over the caller's stream.
+    An operator's kernel runs below autograd and below any dispatch mode of the caller. What torch keeps of that
+    belongs to the thread, so another thread is above again; it takes over the caller's stream.
     """
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 

@@ -89,7 +89,7 @@ class Evaluator:
             case RowCount():
                 return _present(self.count, node)
             case Listed(table=table):
-                return _present(self.listed, node)(table)
+                return _present(self.listed(table) if self.listed else None, node)
             case Load(input=name, index=index, sort=sort):
                 return _to_sort(load(self.tensors[name], [self._memo[i, False] for i in index]), sort, exact)
             case Call(op="to_float", args=(operand,)):
@@ -112,7 +112,7 @@ def load(tensor: Tensor, index: list[Tensor]) -> Tensor:
 
     Loads are total: where any index is out of range (a negative one too) the value is 0 or false and no gradient flows.
     """
-    index = list(torch.broadcast_tensors(*index)) if index else []
+    index = _broadcast(index)
     if tensor.numel() == 0:
         shape = index[0].shape if index else ()
         return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
@@ -156,10 +156,15 @@ def _to_sort(value: Tensor, sort: Sort, exact: bool) -> Tensor:
     return value.to(_dtype(sort, exact))
 
 
-def _present(value: object, node: Expr) -> object:
+def _present(value: Tensor | None, node: Expr) -> Tensor:
     if value is None:
         raise KeyError(f"{type(node).__name__} has no value here")
     return value
+
+
+def _broadcast(tensors: list[Tensor]) -> list[Tensor]:
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))  # type: ignore[no-untyped-call]
+    return [t.broadcast_to(shape) for t in tensors]
 
 
 def _zero_preserving(function: Callable[..., Tensor], operands: list[Tensor]) -> Tensor:
@@ -168,7 +173,7 @@ def _zero_preserving(function: Callable[..., Tensor], operands: list[Tensor]) ->
     The branch not taken of `log(x) if x > 0 else 0`, and every score behind the mask, receive exactly zero; times an
     infinite derivative that would be NaN, and would reach the gradients of everything the operand depends on.
     """
-    operands = list(torch.broadcast_tensors(*operands))
+    operands = _broadcast(operands)
     dead: list[Tensor] = []  # at most one: where the gradient of the result was zero, set just before it is asked for
 
     def keep(gradient: Tensor | None) -> None:
@@ -183,10 +188,10 @@ def _zero_preserving(function: Callable[..., Tensor], operands: list[Tensor]) ->
         if operand.requires_grad:
             # A fresh tensor, so that the hook sees the gradient of this use alone.
             operand = operand.view_as(operand)
-            operand.register_hook(silence)
+            operand.register_hook(silence)  # type: ignore[no-untyped-call]
         watched.append(operand)
     result = function(*watched)
     if result.requires_grad:
         result = result.view_as(result)
-        result.register_hook(keep)
+        result.register_hook(keep)  # type: ignore[no-untyped-call]
     return result

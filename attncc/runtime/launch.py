@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from attncc.runtime.tables import blocks_of
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
-GridArgument: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | None"
+GridArgument: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,11 @@ def grid_sizes(spec: Spec, grid: GridArgument) -> tuple[list[int], list[int]]:
     axes = f"({', '.join(declared.queries)})"
     if grid is None:
         raise refuse(f"'{spec.name}' needs the lengths of its grid: call it with grid={axes}", declared.span)
-    lengths = list(grid)
+    lengths: list[Any] = list(grid)
     if len(lengths) > 0 and not isinstance(lengths[0], int):
         if len(lengths) != 2:
             raise refuse(f"grid={grid} must be one grid or a pair (query grid, key grid)", declared.span)
-        queries, keys = list(lengths[0]), list(lengths[1])  # type: ignore[arg-type]
+        queries, keys = list(lengths[0]), list(lengths[1])
         if declared.queries == declared.keys and queries != keys:
             raise refuse(
                 f"the spec has one grid for queries and keys, but grid={grid} gives two",
@@ -106,7 +106,7 @@ def grid_sizes(spec: Spec, grid: GridArgument) -> tuple[list[int], list[int]]:
             declared.span,
         )
     else:
-        queries, keys = lengths, lengths  # type: ignore[assignment]
+        queries, keys = lengths, lengths
     for names, given in ((declared.queries, queries), (declared.keys, keys)):
         if len(names) != len(given) or not all(isinstance(n, int) and n >= 0 for n in given):
             raise refuse(
@@ -126,17 +126,65 @@ def bind(spec: Spec, signature: Signature, call: Arguments, *, check: bool = Fal
     tensors = dict(zip(signature.tensors, call.tensors, strict=True))
     scalars = scalars_of(signature, call.ints, call.floats)
     sizes = _operand_sizes(call)
-    sizes |= _grid_names(spec, call, sizes)
-    sizes |= _named_extents(spec, tensors, sizes)
+    sizes |= grid_names(spec, sizes, call.grid_queries, call.grid_keys, call.prefix_tokens, call.suffix_tokens)
+    sizes |= named_extents(spec, {name: tuple(t.shape) for name, t in tensors.items()}, sizes)
+    for name in spec.extents:
+        if name not in sizes:
+            raise refuse(f"nothing tells the extent '{name}': no input has it as a whole axis", spec.span)
     evaluator = Evaluator(scalars, sizes)
-    _check_requires(spec, evaluator)
-    for declared in (*spec.inputs, *spec.tables):
+    check_requires(spec, evaluator)
+    for declared in declarations(spec):
         _check_input(declared, tensors[declared.name], call.query, _lengths(spec, declared, evaluator))
     scale = call.scale if call.scale is not None else _default_scale(spec, evaluator)
     bound = Bound(spec, call.query, call.key, call.value, tensors, scalars, sizes, call.q_offset, scale)
     if check:
         check_facts(spec, tensors, evaluator)
     return bound
+
+
+def grid_names(
+    spec: Spec,
+    sizes: Mapping[str, int],
+    grid_queries: Sequence[int],
+    grid_keys: Sequence[int],
+    prefix_tokens: int,
+    suffix_tokens: int,
+) -> dict[str, int]:
+    """The length of every grid axis under each of its names, and the tokens before and after the grid.
+
+    Raises ArgumentError where they do not add up to `queries` or `keys` of `sizes`.
+    """
+    grid = spec.grid
+    if prefix_tokens < 0 or suffix_tokens < 0:
+        raise refuse(f"prefix_tokens and suffix_tokens must not be negative: {prefix_tokens}, {suffix_tokens}")
+    if grid is None:
+        if prefix_tokens or suffix_tokens:
+            raise refuse(f"'{spec.name}' declares no grid, so prefix_tokens and suffix_tokens mean nothing here")
+        return {}
+    named = {"prefix_tokens": prefix_tokens, "suffix_tokens": suffix_tokens}
+    shared = grid.queries == grid.keys
+    for side, short, axes, lengths in (
+        ("queries", "q", grid.queries, grid_queries),
+        ("keys", "k", grid.keys, grid_keys),
+    ):
+        # One grid lies over the keys: queries may be a slice of the same tokens, at q_offset.
+        if side == "keys" or not shared:
+            _check_tokens(spec, side, axes, lengths, prefix_tokens, suffix_tokens, sizes[side])
+        for axis, length in zip(axes, lengths, strict=True):
+            named[f"{side}.{axis}"] = named[f"{short}.{axis}"] = length
+            if shared:
+                named[axis] = length
+    return named
+
+
+def named_extents(spec: Spec, shapes: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The `extent` names that the shapes of inputs and tables tell, each from the first that has it as a whole axis."""
+    found: dict[str, int] = {}
+    for declared in declarations(spec):
+        for extent, length in zip(declared.extents, shapes.get(declared.name, ()), strict=False):
+            if isinstance(extent, Size) and extent.name in spec.extents and extent.name not in sizes:
+                found.setdefault(extent.name, length)
+    return found
 
 
 def check_layout(bound: Bound) -> None:
@@ -219,31 +267,6 @@ def _operand_sizes(call: Arguments) -> dict[str, int]:
     }
 
 
-def _grid_names(spec: Spec, call: Arguments, sizes: Mapping[str, int]) -> dict[str, int]:
-    grid = spec.grid
-    prefix, suffix = call.prefix_tokens, call.suffix_tokens
-    if prefix < 0 or suffix < 0:
-        raise refuse(f"prefix_tokens and suffix_tokens must not be negative: {prefix}, {suffix}")
-    if grid is None:
-        if prefix or suffix:
-            raise refuse(f"'{spec.name}' declares no grid, so prefix_tokens and suffix_tokens mean nothing here")
-        return {}
-    named = {"prefix_tokens": prefix, "suffix_tokens": suffix}
-    shared = grid.queries == grid.keys
-    for side, short, axes, lengths in (
-        ("queries", "q", grid.queries, call.grid_queries),
-        ("keys", "k", grid.keys, call.grid_keys),
-    ):
-        # One grid lies over the keys: queries may be a slice of the same tokens, at q_offset.
-        if side == "keys" or not shared:
-            _check_tokens(spec, side, axes, lengths, prefix, suffix, sizes[side])
-        for axis, length in zip(axes, lengths, strict=True):
-            named[f"{side}.{axis}"] = named[f"{short}.{axis}"] = length
-            if shared:
-                named[axis] = length
-    return named
-
-
 def _check_tokens(
     spec: Spec, side: str, axes: Sequence[str], lengths: Sequence[int], prefix: int, suffix: int, tokens: int
 ) -> None:
@@ -256,20 +279,6 @@ def _check_tokens(
         f"but there are {tokens} {side}",
         spec.grid.span if spec.grid else None,
     )
-
-
-def _named_extents(spec: Spec, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> dict[str, int]:
-    """The `extent` names, each from the first tensor that has it as a whole axis; the rest are checked against it."""
-    found: dict[str, int] = {}
-    for declared in (*spec.inputs, *spec.tables):
-        tensor = tensors[declared.name]
-        for extent, length in zip(declared.extents, tensor.shape):
-            if isinstance(extent, Size) and extent.name in spec.extents and extent.name not in sizes:
-                found.setdefault(extent.name, length)
-    for name in spec.extents:
-        if name not in found:
-            raise refuse(f"nothing tells the extent '{name}': no input has it as a whole axis", spec.span)
-    return found
 
 
 def _check_input(declared: Input | Table, tensor: Tensor, query: Tensor, lengths: Sequence[int]) -> None:
@@ -302,7 +311,13 @@ def _lengths(spec: Spec, declared: Input | Table, evaluator: Evaluator) -> list[
     return [*leading, *blocks, int(evaluator.scalar(declared.extents[-1]))]
 
 
-def _check_requires(spec: Spec, evaluator: Evaluator) -> None:
+def declarations(spec: Spec) -> list[Input | Table]:
+    """What of a spec a call gives tensors for: its inputs, then its tables."""
+    return [*spec.inputs, *spec.tables]
+
+
+def check_requires(spec: Spec, evaluator: Evaluator) -> None:
+    """Raises ArgumentError for the first `require` that does not hold, with its message."""
     for require in spec.requires:
         if not evaluator.scalar(require.condition):
             raise refuse(

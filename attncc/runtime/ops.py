@@ -217,7 +217,7 @@ def _gradients(ctx: Any, backward: Any, grads: Sequence[Tensor | None]) -> tuple
 def _pull_back(backward: Any, ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     operands, tensors = _gradients(ctx, backward, grads)
     # torch takes an empty list for one of tensors, whose gradient is an empty list.
-    plain = ([] if isinstance(a, list | tuple) and not a else None for a in ctx.plain)
+    plain: list[Any] = [[] if isinstance(a, list | tuple) and not a else None for a in ctx.plain]
     return (*operands, tensors, None, *plain)
 
 

@@ -123,11 +123,16 @@ def _coordinates(bound: Bound) -> dict[str, Tensor]:
         "q": row + (offset.long()[:, None, None, None] if isinstance(offset, Tensor) else offset),
     }
     coordinates["h_kv"] = coordinates["h"] // (sizes["heads"] // sizes["kv_heads"])
-    if bound.spec.grid is not None:
-        for side, position, axes in (("queries", "q", bound.spec.grid.queries), ("keys", "k", bound.spec.grid.keys)):
+    if (grid := bound.spec.grid) is not None:
+        # On a grid that both share a query's place is its position; a query grid of its own counts rows.
+        place = coordinates["q" if grid.queries == grid.keys else "row"]
+        for short, side, axes, token in (
+            ("q", "queries", grid.queries, place),
+            ("k", "keys", grid.keys, coordinates["k"]),
+        ):
             lengths = [sizes[f"{side}.{axis}"] for axis in axes]
-            on_axes = grid_coordinates(coordinates[position], lengths, sizes["prefix_tokens"])
-            coordinates |= {f"{position}.{axis}": c for axis, c in zip(axes, on_axes, strict=True)}
+            on_axes = grid_coordinates(token, lengths, sizes["prefix_tokens"])
+            coordinates |= {f"{short}.{axis}": c for axis, c in zip(axes, on_axes, strict=True)}
     return coordinates
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attncc.errors import ArgumentError, Diagnostic, did_you_mean, render
 from attncc.ir.expr import Scalar, Sort
-from attncc.ir.spec import Spec
+from attncc.ir.spec import Constant, Input, Parameter, Spec, Table
 from attncc.source import Span
 
 
@@ -35,10 +35,11 @@ class Signature:
 
 def signature_of(spec: Spec) -> Signature:
     """The signature of a spec as it was written, before its constants are bound."""
-    declared = (*spec.inputs, *spec.tables, *spec.constants, *spec.params)
+    tensors: list[Input | Table] = [*spec.inputs, *spec.tables]
+    declared: list[Input | Table | Constant | Parameter] = [*tensors, *spec.constants, *spec.params]
     return Signature(
         name=spec.name,
-        tensors=tuple(d.name for d in (*spec.inputs, *spec.tables)),
+        tensors=tuple(d.name for d in tensors),
         learnable=(*(i.learnable for i in spec.inputs), *(False for _ in spec.tables)),
         scalars=(
             *((c.name, c.sort, c.value) for c in spec.constants),
@@ -54,12 +55,9 @@ def collect(signature: Signature, values: Mapping[str, Any]) -> tuple[list[Tenso
     Raises ArgumentError for a name that is missing or unknown, a value that is no tensor or no scalar of the declared
     type, and a tensor that requires grad where the spec does not declare it learnable.
     """
-    known = signature.names
-    for name in values:
-        if name not in known:
-            raise _unknown(signature, name)
+    check_names(signature, values)
     tensors: list[Tensor] = []
-    for name, learnable in zip(signature.tensors, signature.learnable):
+    for name, learnable in zip(signature.tensors, signature.learnable, strict=True):
         if name not in values:
             raise _missing(signature, name, "a tensor")
         given = values[name]
@@ -72,17 +70,25 @@ def collect(signature: Signature, values: Mapping[str, Any]) -> tuple[list[Tenso
                 hint="add 'learnable' to its declaration, or pass it detached",
             )
         tensors.append(given)
-    ints: list[int] = []
-    floats: list[float] = []
-    for name, sort, default in signature.scalars:
-        value = values[name] if name in values else default
-        if value is None:
-            raise _missing(signature, name, "a number" if sort is not Sort.BOOL else "true or false")
-        if sort is Sort.FLOAT:
-            floats.append(_float(signature, name, value))
-        else:
-            ints.append(_bool(signature, name, value) if sort is Sort.BOOL else _int(signature, name, value))
-    return tensors, ints, floats
+    return tensors, *_scalars(signature, values)
+
+
+def check_names(signature: Signature, values: Mapping[str, Any]) -> None:
+    """Raises ArgumentError for a name that the spec does not have."""
+    known = signature.names
+    for name in values:
+        if name not in known:
+            raise refuse(
+                f"'{signature.name}' has no param or input '{name}'",
+                note=f"it takes {', '.join(known) or 'no params or inputs'}",
+                hint=did_you_mean(name, known),
+            )
+
+
+def collect_scalars(signature: Signature, values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Constants and params by name, defaults filled in; otherwise as `collect`."""
+    ints, floats = _scalars(signature, values)
+    return scalars_of(signature, ints, floats)
 
 
 def scalars_of(signature: Signature, ints: Sequence[int], floats: Sequence[float]) -> dict[str, Scalar]:
@@ -100,6 +106,20 @@ def refuse(
     """The error for a call that does not fit the spec, showing the line of the spec that says so."""
     text = render([Diagnostic(message, span, note=note, hint=hint)])
     return ArgumentError(text.removeprefix("error: "))
+
+
+def _scalars(signature: Signature, values: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    ints: list[int] = []
+    floats: list[float] = []
+    for name, sort, default in signature.scalars:
+        value = values.get(name, default)
+        if value is None:
+            raise _missing(signature, name, "a number" if sort is not Sort.BOOL else "true or false")
+        if sort is Sort.FLOAT:
+            floats.append(_float(signature, name, value))
+        else:
+            ints.append(_bool(signature, name, value) if sort is Sort.BOOL else _int(signature, name, value))
+    return ints, floats
 
 
 def _int(signature: Signature, name: str, value: Any) -> int:
@@ -124,15 +144,6 @@ def _bool(signature: Signature, name: str, value: Any) -> int:
 
 def _missing(signature: Signature, name: str, what: str) -> ArgumentError:
     return refuse(f"'{signature.name}' needs {what} for '{name}': call it with {name}=…", _span(signature, name))
-
-
-def _unknown(signature: Signature, name: str) -> ArgumentError:
-    takes = ", ".join(signature.names) or "no params or inputs"
-    return refuse(
-        f"'{signature.name}' has no param or input '{name}'",
-        note=f"it takes {takes}",
-        hint=did_you_mean(name, signature.names),
-    )
 
 
 def _kind(value: Any) -> str:

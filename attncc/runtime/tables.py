@@ -30,7 +30,8 @@ def blocks_of(spec: Spec, table: Table, evaluator: Evaluator) -> Blocks:
     query_size = tuple(int(evaluator.scalar(e)) for e in table.query_size)
     key_size = tuple(int(evaluator.scalar(e)) for e in table.key_size)
     if len(query_size) == 1 or spec.grid is None:
-        lengths, key_lengths = (sizes["queries"],), (sizes["keys"],)
+        lengths: tuple[int, ...] = (sizes["queries"],)
+        key_lengths: tuple[int, ...] = (sizes["keys"],)
     else:
         lengths = tuple(sizes[f"queries.{axis}"] for axis in spec.grid.queries)
         key_lengths = tuple(sizes[f"keys.{axis}"] for axis in spec.grid.keys)
