@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -99,15 +100,41 @@ def _spans(d: Diagnostic) -> list[Span]:
 
 def _excerpt(span: Span, mark: str, label: str, width: int) -> list[str]:
     text = span.source.line_text(span.line)
+    column = span.column - 1
     # A span over several lines is underlined to the end of its first line.
-    length = max(1, min(span.end - span.start, len(text) - span.column + 1))
-    lead = "".join("\t" if c == "\t" else " " for c in text[: span.column - 1])
+    length = max(1, min(span.end - span.start, len(text) - column))
+    text, column, length = _window(text, column, length)
+    lead = "".join("\t" if c == "\t" else " " * _cells(c) for c in text[:column])
+    underline = mark * max(1, sum(map(_cells, text[column : column + length])))
     # Control characters would garble a terminal; a tab keeps the underline in place.
     shown = "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     pad = " " * width
     return [
         f"{pad}--> {span.location}",
         f"{pad} |",
-        f"{span.line:>{width}} | {shown}",
-        f"{pad} | {lead}{mark * length}{label}",
+        f"{span.line:>{width}} | {shown}".rstrip(),
+        f"{pad} | {lead}{underline}{label}",
     ]
+
+
+def _window(text: str, column: int, length: int) -> tuple[str, int, int]:
+    """A long line cut to what stands around the span, with the span's place in the piece."""
+    if len(text) <= _LONGEST_LINE:
+        return text, column, length
+    start = max(0, min(column - _LONGEST_LINE // 4, len(text) - _LONGEST_LINE))
+    piece = text[start : start + _LONGEST_LINE]
+    before, after = ("…" if start else ""), ("…" if start + _LONGEST_LINE < len(text) else "")
+    column = column - start
+    return before + piece + after, column + len(before), max(1, min(length, len(piece) - column))
+
+
+def _cells(character: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if character.isascii():
+        return 1
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+_LONGEST_LINE = 160

@@ -71,7 +71,7 @@ class Calls:
         except ConstantError:
             holds = None
         if holds is False:
-            self._error(f"this can never hold: {statement.message.text}", statement.condition.span, frame)
+            self._error(f"this requirement never holds: {statement.message.text}", statement.condition.span, frame)
         required = Require(condition, statement.message.text, span)
         if holds is None and required not in self.world.requires:
             self.world.requires.append(required)

@@ -43,6 +43,11 @@ class Definition:
         """How it is called, as written: `sliding(w, i=q, j=k)`."""
         return f"{self.name}({', '.join(f.span.text for f in self.syntax.formals)})"
 
+    @property
+    def usage(self) -> str:
+        """Its shortest call: `sliding(w)`."""
+        return f"{self.name}({', '.join(f.name.text for f in self.syntax.formals if f.default is None)})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definitions:

@@ -8,6 +8,7 @@ from attncc.errors import Related, assert_never, did_you_mean
 from attncc.grammar import syntax
 from attncc.grammar.builtins import POSITIONS, SIZES
 from attncc.grammar.operands import Operands
+from attncc.grammar.places import EXTENT, TABLE_EXTENT
 from attncc.grammar.wording import name_hint
 from attncc.grammar.world import Axis, Binding, Failed, Frame, TableName, Tensor, Value
 from attncc.ir.expr import Coord, Expr, Listed, Load, RowCount, RowSum, Score, Size, to_const
@@ -43,6 +44,8 @@ class Elements:
             self._error(f"'{text}' is declared further down", node.span, frame, related=(below,), hint="move it up")
         else:
             hint = name_hint(text, frame.names, frame.definitions, self.world.grid)
+            if hint is None and frame.place in (EXTENT, TABLE_EXTENT):
+                hint = f"an extent that is computed reads sizes, consts and params: `param {text}: int`"
             self._error(f"'{text}' is not declared", node.span, frame, hint=hint)
         return None
 
@@ -74,8 +77,7 @@ class Elements:
                     hint=f"write `{name}`",
                 )
             case _:
-                kind = binding.kind if isinstance(binding, Value) else "axis"
-                self._error(f"'{name}' is a {kind}, which has no elements", node.base.span, frame)
+                self._no_elements(node.base, binding, frame)
         return None
 
     def attribute(self, node: syntax.Attribute, frame: Frame) -> Expr | None:
@@ -203,6 +205,21 @@ class Elements:
             case _:
                 assert_never(binding)
         return None
+
+    def _no_elements(self, base: syntax.Name, binding: Value | Axis, frame: Frame) -> None:
+        name = base.text
+        if isinstance(binding, Value) and binding.kind == "argument":
+            self._error(
+                f"'{name}' wants an input, and a number or a bool is given",
+                base.span,
+                frame,
+                note="its elements are read here",
+                hint="pass the name of an input, without an index",
+            )
+            return
+        kind = binding.kind if isinstance(binding, Value) else "axis of the grid"
+        hint = f"declare it as a tensor: `input {name}: …`" if kind == "param" else None
+        self._error(f"'{name}' is a {kind}, which has no elements", base.span, frame, hint=hint)
 
     def _load(self, node: syntax.Index, tensor: Tensor, indices: list[Expr | None], frame: Frame) -> Expr | None:
         declared = tensor.input

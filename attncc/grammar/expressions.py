@@ -139,6 +139,7 @@ class Expressions:
         return self.operands.build(_OPERATIONS[operator], [left, right], [node.left, node.right], node.span, frame)
 
     def _compare(self, node: syntax.Compare, frame: Frame) -> Expr | None:
+        self._warn_bits_between(node)
         operands = [self._value(operand, frame) for operand in node.operands]
         result: Expr | None = None
         failed = False
@@ -164,6 +165,17 @@ class Expressions:
             else:
                 result = self.operands.build("and", [result, link], [node, node], node.span, frame)
         return None if failed else result
+
+    def _warn_bits_between(self, node: syntax.Compare) -> None:
+        """`a >= b & c < d` is `a >= (b & c) < d`, as in Python, and hardly ever meant."""
+        for operand in node.operands[1:-1]:
+            written = operand.span.text
+            if isinstance(operand, syntax.Binary) and operand.operator in ("&", "|") and not written.startswith("("):
+                self.operands.report.warn(
+                    f"'{operand.operator}' binds tighter than comparisons: this compares with the bits of `{written}`",
+                    operand.operator_span,
+                    hint=f"write `{'and' if operand.operator == '&' else 'or'}` between conditions",
+                )
 
     def _comparable(
         self, operator: str, span: Span, sides: tuple[tuple[syntax.Expression, Expr], ...], frame: Frame

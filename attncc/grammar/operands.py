@@ -94,7 +94,8 @@ class Operands:
         if hint is None and what == "'//'":
             hint = "write `floor(x / y)`"
         if expr.sort is Sort.BOOL:
-            hint = "write `1 if condition else 0` to count with it"
+            word = {"'&'": "and", "'|'": "or", "'~'": "not"}.get(what)
+            hint = f"write `{word}` for conditions" if word else "write `1 if condition else 0` to count with it"
         self.error(f"{what} wants an int, and this is {a_sort(expr.sort)}", node.span, frame, hint=hint)
         return False
 

@@ -108,6 +108,8 @@ def complain_end(report: Report, tokens: Sequence[Found], unclosed: Span | None,
         return
     head = tokens[0].text
     hint = _END_HINTS.get((head, len(tokens))) or _statement_hint(tokens, len(tokens))
+    if head == "blocks" and "SIZE" in {t.kind for t in tokens}:
+        hint = "write the rows of a block of queries and of a block of keys: `size 64, 64`"
     report.error(f"this '{head}' ends too early: expected {_expected(accepted)}", end, hint=hint)
 
 

@@ -35,8 +35,8 @@ def name_hint(name: str, visible: Iterable[str], definitions: Definitions, grid:
     """What an unknown name was probably meant to be."""
     if name in BUILTIN_FUNCTIONS or definitions.find(name) is not None:
         definition = definitions.find(name)
-        signature = definition.signature if definition else f"{name}(…)"
-        return f"'{name}' is a function: write `{signature}`"
+        usage = definition.usage if definition else f"{name}(…)"
+        return f"'{name}' is a function: write `{usage}`"
     if grid is not None and name in (*grid.queries, *grid.keys):
         return f"write `q.{name}` or `k.{name}`"
     return _FOREIGN_NAMES.get(name) or did_you_mean(name, (*visible, *BUILTIN_VALUES))
