@@ -9,10 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import operation_kernel
 import pytest
 import torch
-
-import operation_kernel
 from operation_kernel import Case, cases
 
 from attncc.ir.expr import Sort
@@ -72,7 +71,9 @@ def operands_of(case: Case) -> list[np.ndarray]:
         elif sort is Sort.FLOAT:
             values = rng.normal(size=COUNT) * 4
             values[:8] = [0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 0.5, 1e-4]
-            values[8:12] = [0.05, 0.0999, 0.1001, 3e18] if case.record.name in ("tanh", "floor", "ceil") else values[8:12]
+            values[8:12] = (
+                [0.05, 0.0999, 0.1001, 3e18] if case.record.name in ("tanh", "floor", "ceil") else values[8:12]
+            )
             values = np.roll(values, 3 * index)
             if case.record.name in ("floor", "ceil"):
                 values[20:24] = [1e19, -1e19, 2.0**63, -(2.0**63)]
