@@ -65,15 +65,15 @@ class Solver:
 
     def live(self, masks: Sequence[Expr]) -> Pieces:
         """Positions outside of these are dead for every position of the owned tile. The masks are and-ed."""
-        return self._conjunction(masks, possible=True)
+        return self.both([self._solve(m, True, True) for m in masks], possible=True)
 
     def full(self, masks: Sequence[Expr]) -> Pieces:
         """Positions in these are live for every position of the owned tile. The masks are and-ed."""
-        return self._conjunction(masks, possible=False)
+        return self.both([self._solve(m, True, False) for m in masks], possible=False)
 
-    def _conjunction(self, masks: Sequence[Expr], possible: bool) -> Pieces:
-        goal = _Goal(TRUE, possible, self.environment, self.axis.end)
-        return goal.all([self._solve(m, True, possible) for m in masks])
+    def both(self, regions: Sequence[Pieces], *, possible: bool) -> Pieces:
+        """What is in all regions; all answers of `live` (possible), or all of `full`."""
+        return _Goal(TRUE, possible, self.environment, self.axis.end).all(regions)
 
     def _solve(self, mask: Expr, holds: bool, possible: bool) -> Pieces:
         key = (mask, holds, possible)
@@ -109,12 +109,23 @@ class Solver:
                 return self._unknown(goal, None)
 
     def _comparison(self, op: str, a: Expr, b: Expr, goal: _Goal) -> Pieces:
-        guard: Expr = TRUE
-        if may_wrap(a, goal.environment) or may_wrap(b, goal.environment):
-            environment, guard = self._tamed((a, b))
-            goal = replace(goal, environment=environment)
-        if guard is FALSE:
-            return self._unknown(goal, "may leave 64 bits")
+        try:
+            if not (may_wrap(a, goal.environment) or may_wrap(b, goal.environment)):
+                return self._compared(op, a, b, goal)
+        except _MayWrap:
+            pass
+        # Something is too large to be sure of. Take it for small, and say that this has to hold at run time.
+        environment, guard = self._tamed((a, b))
+        try:
+            if guard is not FALSE:
+                tamed = replace(goal, environment=environment)
+                # Guarded under what is known without the guard, or it would seem to hold always.
+                return goal.guarded(self._compared(op, a, b, tamed), guard)
+        except _MayWrap:
+            pass
+        return self._unknown(goal, "may leave 64 bits")
+
+    def _compared(self, op: str, a: Expr, b: Expr, goal: _Goal) -> Pieces:
         at_least = linear_of(a) - linear_of(b)
         sides = {
             "le": (-at_least,),
@@ -124,7 +135,7 @@ class Solver:
             "eq": (-at_least, at_least),
             "ne": ((-at_least).plus(-1), at_least.plus(-1)),
         }[op]
-        return goal.guarded(goal.join(op != "ne", [self._nonnegative(side, goal) for side in sides]), guard)
+        return goal.join(op != "ne", [self._nonnegative(side, goal) for side in sides])
 
     def _tamed(self, roots: tuple[Expr, ...]) -> tuple[Environment, Expr]:
         """An environment in which nothing wraps, and the run-time condition for it; FALSE if there is none."""
@@ -162,8 +173,7 @@ class Solver:
                 break
         else:
             value = to_expr(settled)
-            if may_wrap(value, goal.environment):
-                return self._unknown(goal, "may leave 64 bits")
+            _check(value, goal.environment)
             found = goal.algebra.where(goal.algebra.nonnegative(value))
         for guard in guards:
             found = goal.guarded(found, guard)
@@ -205,8 +215,7 @@ class Solver:
         match term:
             case Coord():
                 bound = to_expr(-rest if sign > 0 else rest.plus(1))
-                if may_wrap(bound, goal.environment):
-                    return self._unknown(goal, "may leave 64 bits")
+                _check(bound, goal.environment)
                 piece = Piece(bound, self.axis.end) if sign > 0 else Piece(ZERO, bound)
                 return goal.all([(piece,)])
             case Call(op="floordiv", args=(x, n)):
@@ -323,7 +332,16 @@ class _Goal:
         return self.any([inside, self.algebra.where(self.algebra.negation(guard))])
 
 
+class _MayWrap(Exception):
+    """A bound might leave 64 bits under what is known."""
+
+
 _OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}
+
+
+def _check(bound: Expr, environment: Environment) -> None:
+    if may_wrap(bound, environment):
+        raise _MayWrap
 
 
 def _product(factor: Expr, linear: Linear) -> Linear:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from attncc.analysis.bounds import Axis, Solver
-from attncc.analysis.facts import environment_of
+from attncc.analysis.facts import LENGTH_LIMIT, environment_of
 from attncc.analysis.linear import linear_of, to_expr
 from attncc.analysis.pieces import Piece, Pieces
+from attncc.analysis.plan import Plan, effective_masks, in_positions, recount
+from attncc.analysis.ranges import interval_of
 from attncc.ir.expr import (
     TRUE,
     Call,
@@ -20,14 +23,10 @@ from attncc.ir.expr import (
     Sort,
     coordinates,
     postorder,
-    substitute,
 )
 from attncc.ir.intrinsics import call
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import RangeFact, Spec
-
-if TYPE_CHECKING:
-    from attncc.analysis.plan import Plan
 
 
 def describe(plan: Plan) -> str:
@@ -84,23 +83,20 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 def key_ranges(spec: Spec) -> tuple[str, ...]:
     """The keys that the query at `q` may see, as text; the ones it surely sees too, where these differ."""
-    from attncc.analysis.plan import effective_masks
-
-    masks, own = _in_positions(effective_masks(spec))
+    masks = tuple(in_positions(mask) for mask in effective_masks(spec))
+    own = "q"
+    if "row" in coordinates(masks):  # used by itself too: then all is said of rows
+        masks, own = effective_masks(spec), "row"
     return _ranges(spec, masks, Axis(own, "k", Coord(own), Coord(own), Size("keys")))
 
 
 def query_ranges(spec: Spec) -> tuple[str, ...]:
     """The rows that may see the key at `k`, as text."""
-    from attncc.analysis.plan import effective_masks
-
     return _ranges(spec, effective_masks(spec), Axis("k", "row", Coord("k"), Coord("k"), Size("queries")))
 
 
 def hints(plan: Plan) -> tuple[str, ...]:
     """What would make more tiles FULL, where that is easy to say."""
-    from attncc.analysis.plan import recount
-
     if not plan.tiles_partial:
         return ()
     found = []
@@ -116,8 +112,6 @@ def hints(plan: Plan) -> tuple[str, ...]:
 
 def assumptions(spec: Spec) -> tuple[str, ...]:
     """What the proofs take as given."""
-    from attncc.analysis.plan import effective_masks
-
     masks = effective_masks(spec)
     if not masks:
         return ()
@@ -131,27 +125,20 @@ def assumptions(spec: Spec) -> tuple[str, ...]:
     return (
         *(f"`{print_expr(require.condition)}`, as required" for require in spec.requires),
         *facts,
-        "lengths are below 2**30; int params and offsets are at most 2**30 in magnitude",
+        f"lengths are below {LENGTH_LIMIT}; int params and offsets are at most that in magnitude",
     )
-
-
-def _in_positions(masks: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], str]:
-    """The masks with `q` for the row counted from the offset; the row stays where it is used by itself too."""
-    row, batch = Coord("row"), Coord("b")
-    offsets = (Param("q_offset", Sort.INT), Load("q_offset", (batch,), Sort.INT))
-    q = {call("add", *pair): Coord("q") for offset in offsets for pair in ((row, offset), (offset, row))}
-    found = tuple(substitute(mask, q) for mask in masks)
-    return (masks, "row") if "row" in coordinates(found) else (found, "q")
 
 
 def _ranges(spec: Spec, masks: tuple[Expr, ...], axis: Axis) -> tuple[str, ...]:
     environment = environment_of(spec)
+    position = interval_of(call("add", Coord("row"), Param("q_offset", Sort.INT)), environment)
+    environment = replace(environment, coordinates={**environment.coordinates, "q": position})
     solver = Solver(axis, environment)
     live, full = solver.live(masks), solver.full(masks)
     if live == full:
         return (f"{axis.loop} in {_text(live, axis)}",)
-    surely = f"every pair is live for {axis.loop} in {_text(full, axis)}" if full else "none is surely live"
-    return (f"{axis.loop} at most in {_text(live, axis)}", surely)
+    possibly = f"{axis.loop} at most in {_text(live, axis)}"
+    return (possibly, f"surely live: {axis.loop} in {_text(full, axis)}") if full else (possibly,)
 
 
 def _text(pieces: Pieces, axis: Axis) -> str:

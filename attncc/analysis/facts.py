@@ -13,7 +13,7 @@ from attncc.ir.interval import UNKNOWN, Interval
 from attncc.ir.intrinsics import call
 from attncc.ir.spec import RangeFact, Spec
 
-LENGTH_LIMIT = 2**30
+LENGTH_LIMIT = 2**28
 """Without `wide`, sizes are below this and int params and offsets of at most this magnitude."""
 
 _WIDE_LENGTH_LIMIT = 2**40

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from attncc.analysis.linear import Linear, linear_of, to_expr
-from attncc.analysis.ranges import Environment, interval_of, may_wrap, proves_nonnegative
+from attncc.analysis.ranges import Environment, interval_of, may_wrap, proves_nonnegative, sum_of
 from attncc.ir.expr import FALSE, TRUE, Call, Const, Expr, children, rewrite, to_const
 from attncc.ir.intrinsics import call
 
-MOST_PIECES = 3
-"""Unions of more intervals are widened (what is live) or cut short (what is full)."""
+MOST_LIVE, MOST_FULL = 3, 2
+"""Unions of more intervals are widened (what is live) or cut short (what is full): every interval costs each program
+a few scalar operations, and a loop has up to `live * (full + 1) + full` segments."""
 
 ZERO = to_const(0)
 
@@ -56,11 +57,11 @@ class PieceAlgebra:
         return self.union(both, (), widen=widen)
 
     def union(self, a: Sequence[Piece], b: Sequence[Piece], *, widen: bool) -> Pieces:
-        """What is in either, in at most MOST_PIECES pieces: more than that if `widen`, else less, where it must."""
+        """What is in either, in a few pieces: more than that if `widen`, else less, where it must."""
         found: list[Piece] = []
         for piece in (*a, *b):
             self._absorb(found, piece)
-        while len(found) > MOST_PIECES:
+        while len(found) > (MOST_LIVE if widen else MOST_FULL):
             last = found.pop()
             if widen:
                 before = found.pop()
@@ -112,7 +113,7 @@ class PieceAlgebra:
             return True
         if may_wrap(a, self.environment) or may_wrap(b, self.environment):
             return False
-        return proves_nonnegative(linear_of(b) - linear_of(a), self.environment, depth=4)
+        return proves_nonnegative(sum_of(b, self.environment) - sum_of(a, self.environment), self.environment, depth=4)
 
     def minimum(self, a: Expr, b: Expr) -> Expr:
         """min(a, b), without operands proved superfluous."""

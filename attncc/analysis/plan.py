@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from attncc.analysis.bounds import Axis, Solver
 from attncc.analysis.evaluation import Values, evaluate_all, to_array
 from attncc.analysis.facts import environment_of
-from attncc.analysis.pieces import PieceAlgebra
+from attncc.analysis.pieces import PieceAlgebra, Pieces
 from attncc.analysis.ranges import Environment
 from attncc.analysis.tiles import Range, Segment, TileKind, Visits, ranges_of, segments_of
 from attncc.errors import ArgumentError
-from attncc.ir.expr import Coord, Expr, Listed, Scalar, Size, coordinates, postorder
+from attncc.ir.expr import Coord, Expr, Listed, Load, Param, Scalar, Size, Sort, coordinates, postorder, substitute
+from attncc.ir.intrinsics import call
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import Spec
 
@@ -31,6 +32,7 @@ __all__ = [
     "Visits",
     "effective_masks",
     "evaluate",
+    "in_positions",
     "plan_loops",
     "recount",
     "visits",
@@ -53,7 +55,7 @@ class LoopPlan:
 def plan_loops(spec: Spec, *, wide: bool = False, input_dtypes: Mapping[str, str] | None = None) -> LoopPlan:
     """Decides the loops of a lowered spec.
 
-    `wide` as in code generation: int params and lengths are then not known to be at most 2**30. `input_dtypes` are
+    `wide` as in code generation: int params and lengths are then not known to be at most 2**28. `input_dtypes` are
     torch's names of the inputs' element types; knowing them saves a run-time check of very large values.
     """
     environment = environment_of(spec, wide=wide, input_dtypes=input_dtypes)
@@ -229,48 +231,52 @@ def recount(plan: Plan, tile: tuple[int, int]) -> tuple[int, int]:
     return full, partial
 
 
+def in_positions(expr: Expr) -> Expr:
+    """The lowered expression with `q` again for the row counted from the offset: for people."""
+    row = Coord("row")
+    offsets = (Param("q_offset", Sort.INT), Load("q_offset", (Coord("b"),), Sort.INT))
+    return substitute(expr, {call("add", *p): Coord("q") for o in offsets for p in ((row, o), (o, row))})
+
+
 def visits(masks: tuple[Expr, ...], axis: Axis, own_end: Expr, environment: Environment) -> Visits:
     """What is visited along one axis. `own_end` is the length of the axis that programs own."""
     environment = replace(environment, order=(*environment.order, (axis.last, own_end, 1)))
     algebra = PieceAlgebra(environment, axis.end)
+    regions: dict[bool, list[Pieces]] = {True: [], False: []}
+    reasons = []
+    for mask in masks:
+        solver = Solver(axis, environment)
+        live_here, full_here = solver.live((mask,)), solver.full((mask,))
+        reasons.append(_reason(mask, solver, live_here != algebra.everything, bool(full_here)))
+        regions[True].append(live_here)
+        regions[False].append(full_here)
     solver = Solver(axis, environment)
-    live_pieces = solver.live(masks)
-    full_pieces = solver.full(masks)
+    live_pieces, full_pieces = (solver.both(regions[possible], possible=possible) for possible in (True, False))
     live = ranges_of(live_pieces, algebra, Size("tile"))
     full = ranges_of(full_pieces, algebra)
-    nothing_learnt = live_pieces == algebra.everything and not full_pieces and bool(masks)
     return Visits(
         segments=segments_of(live, full, algebra),
-        method="everything" if nothing_learnt else "closed form",
-        reasons=_reasons(masks, axis, environment),
+        method="everything" if live_pieces == algebra.everything and not full_pieces else "closed form",
+        reasons=tuple(reasons) or ("there is no mask, so every pair is live",),
         live=live,
         full=full,
     )
 
 
-def _reasons(masks: tuple[Expr, ...], axis: Axis, environment: Environment) -> tuple[str, ...]:
-    """A sentence for each mask clause."""
-    if not masks:
-        return ("there is no mask, so every pair is live",)
-    found = []
-    for mask in masks:
-        solver = Solver(axis, environment)
-        live, full = solver.live((mask,)), solver.full((mask,))
-        text = f"`{print_expr(mask)}`"
-        because = "; ".join(f"`{print_expr(e)}` {reason}" for e, reason in solver.unsolved.items() if e is not mask)
-        if mask in solver.unsolved:
-            because = "it " + solver.unsolved[mask]
-        bounded = live != PieceAlgebra(environment, axis.end).everything
-        match bounded, bool(full), bool(because):
-            case (_, _, False):
-                found.append(f"{text} is solved for {axis.loop} in closed form")
-            case (True, _, _):
-                found.append(f"{text} is solved for {axis.loop} in part: {because}")
-            case (False, True, _):
-                found.append(f"{text} makes tiles FULL but skips none: {because}")
-            case _:
-                found.append(f"{text} skips no tile and makes none FULL: {because}")
-    return tuple(found)
+def _reason(mask: Expr, solver: Solver, bounded: bool, fills: bool) -> str:
+    """A sentence on what one mask clause came to."""
+    text = f"`{print_expr(in_positions(mask))}`"
+    if not solver.unsolved:
+        return f"{text} is solved for {solver.axis.loop} in closed form"
+    because = "; ".join(
+        f"{'it' if part is mask else f'`{print_expr(in_positions(part))}`'} {reason}"
+        for part, reason in solver.unsolved.items()
+    )
+    if bounded:
+        return f"{text} is solved for {solver.axis.loop} in part: {because}"
+    if fills:
+        return f"{text} makes tiles FULL but skips none: {because}"
+    return f"{text} skips no tile and makes none FULL: {because}"
 
 
 _MOST_ROWS = 2**22  # above this, counting live pairs row by row is no longer cheap

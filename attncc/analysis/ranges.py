@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,8 @@ class Environment:
     known: Mapping[Expr, Interval] = field(default_factory=dict)
     order: tuple[tuple[Expr, Expr, int], ...] = ()
     _memo: dict[Expr, Interval] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _proofs: dict[tuple[Linear, int], bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _sums: dict[Expr, Linear] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def where(self, known: Mapping[Expr, Interval]) -> Environment:
         """The same with more known of single nodes."""
@@ -119,6 +122,23 @@ def in_bounds(index: Expr, extent: Expr, environment: Environment) -> bool:
 
 def proves_nonnegative(linear: Linear, environment: Environment, depth: int = 6) -> bool:
     """Whether a sum is proved to be at least 0, from intervals, the environment's order, and min, max and the like."""
+    key = (linear, depth)
+    if key not in environment._proofs:
+        environment._proofs[key] = _proves_nonnegative(linear, environment, depth)
+    return environment._proofs[key]
+
+
+def sum_of(expr: Expr, environment: Environment) -> Linear:
+    """`linear_of`, remembered."""
+    if expr not in environment._sums:
+        environment._sums[expr] = linear_of(expr)
+    return environment._sums[expr]
+
+
+_WRAPPING = frozenset({"neg", "add", "sub", "mul", "floordiv", "pow", "abs", "shl"})
+
+
+def _proves_nonnegative(linear: Linear, environment: Environment, depth: int) -> bool:
     if _least(linear, environment) >= 0:
         return True
     if depth == 0:
@@ -132,9 +152,6 @@ def proves_nonnegative(linear: Linear, environment: Environment, depth: int = 6)
         for term, coefficient in linear.terms
         for values in _lower_values(term, coefficient, environment)
     )
-
-
-_WRAPPING = frozenset({"neg", "add", "sub", "mul", "floordiv", "pow", "abs", "shl"})
 
 
 def _tightest(node: Expr, environment: Environment, memo: Mapping[Expr, Interval]) -> Interval:
@@ -194,20 +211,21 @@ def _raised(linear: Linear, small: Expr, large: Expr, gap: int) -> Linear | None
 def _lower_values(term: Expr, coefficient: int, environment: Environment) -> list[tuple[Linear, ...]]:
     """Ways to bound `coefficient * term` from below: it suffices to show all values of one of the tuples."""
     rising = coefficient > 0
+    total = functools.partial(sum_of, environment=environment)
     match term:
         case Call(op="min" | "max" as op, args=(a, b)):
             both = (op == "min") == rising
-            return [(linear_of(a), linear_of(b))] if both else [(linear_of(a),), (linear_of(b),)]
+            return [(total(a), total(b))] if both else [(total(a),), (total(b),)]
         case Call(op="clamp", args=(_, low, high)):  # min(max(x, low), high)
-            return [(linear_of(low), linear_of(high))] if rising else [(linear_of(high),)]
+            return [(total(low), total(high))] if rising else [(total(high),)]
         case Call(op="where", args=(_, a, b)):
-            return [(linear_of(a), linear_of(b))]
+            return [(total(a), total(b))]
         case Call(op="mod", args=(_, divisor)) if not rising and is_nonnegative(_less_one(divisor), environment):
-            return [(linear_of(divisor).plus(-1),)]
+            return [(total(divisor).plus(-1),)]
         case Call(op="floordiv", args=(Coord(name="h"), divisor)) if not rising and divisor is _group():
             return [(Linear(((Size("kv_heads"), 1),), -1),)]  # heads is a multiple of kv_heads: the launcher checks
         case Call(op="floordiv", args=(a, divisor)) if not rising and is_nonnegative(a, environment):
-            return [(linear_of(a),)] if is_nonnegative(divisor, environment) else []
+            return [(total(a),)] if is_nonnegative(divisor, environment) else []
         case _:
             return []
 
