@@ -103,9 +103,8 @@ class Declarations:
         if name.text in SORTS:
             return Sort(name.text)
         hint = did_you_mean(name.text, SORTS)
-        for prefix, sort in (("i", "int"), ("u", "int"), ("f", "float"), ("b", "float"), ("s", "int")):
-            if (hint is None and name.text.startswith(prefix)) or name.text in (f"{sort}32", f"{sort}64"):
-                hint = f"write `{sort}`: the language has one of each"
+        if name.text in _FOREIGN_SORTS:
+            hint = f"write `{_FOREIGN_SORTS[name.text]}`; how many bits it has is the tensor's business"
         self.report.error(
             f"'{name.text}' is not a sort", name.span, note="the sorts are int, float and bool", hint=hint
         )
@@ -360,4 +359,9 @@ def unused(names: Mapping[str, Binding], used: set[str]) -> list[tuple[str, str,
     return found
 
 
+_FOREIGN_SORTS = {
+    **dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "i32", "i64", "integer", "long", "Int"), "int"),
+    **dict.fromkeys(("float16", "float32", "float64", "bfloat16", "f16", "f32", "bf16", "half", "double"), "float"),
+    **dict.fromkeys(("boolean", "Bool", "mask"), "bool"),
+}
 _DECLARING = frozenset(("const", "param", "input", "extent", "let", "blocks"))

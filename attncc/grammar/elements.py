@@ -217,9 +217,10 @@ class Elements:
                 hint="pass the name of an input, without an index",
             )
             return
-        kind = binding.kind if isinstance(binding, Value) else "axis of the grid"
+        kind = binding.kind if isinstance(binding, Value) else None
         hint = f"declare it as a tensor: `input {name}: …`" if kind == "param" else None
-        self._error(f"'{name}' is a {kind}, which has no elements", base.span, frame, hint=hint)
+        what = f"a {kind}" if kind else "an axis of the grid"
+        self._error(f"'{name}' is {what}, which has no elements", base.span, frame, hint=hint)
 
     def _load(self, node: syntax.Index, tensor: Tensor, indices: list[Expr | None], frame: Frame) -> Expr | None:
         declared = tensor.input

@@ -112,17 +112,18 @@ class Expressions:
         for part in reversed(spine):
             self._step(part, frame)
             right = self._value(part.right, frame)
-            left = None if left is None or right is None else self._apply(part, left, right, frame)
+            left = self._apply(part, left, right, frame)
         return left
 
-    def _apply(self, node: syntax.Binary, left: Expr, right: Expr, frame: Frame) -> Expr | None:
+    def _apply(self, node: syntax.Binary, left: Expr | None, right: Expr | None, frame: Frame) -> Expr | None:
         operator = node.operator
         shown = f"'{operator}'"
-        sides = ((node.left, left), (node.right, right))
+        # Where one side is wrong, the other is still told what it should be.
+        sides = [(n, e) for n, e in ((node.left, left), (node.right, right)) if e is not None]
         if operator in ("and", "or"):
             fits = self.operands.all_want(self.operands.wants_bool, sides, shown, frame)
         elif operator in ("&", "|", "^", "<<", ">>"):
-            if left.sort is Sort.BOOL and right.sort is Sort.BOOL:
+            if left is not None and right is not None and left.sort is right.sort is Sort.BOOL:
                 word = {"&": "and", "|": "or", "^": "!="}.get(operator, "and")
                 hint = f"write `{word}`"
                 self._error(f"{shown} works on the bits of ints, not on bools", node.operator_span, frame, hint=hint)
@@ -132,9 +133,9 @@ class Expressions:
             fits = self.operands.all_want(self.operands.wants_number, sides, shown, frame)
             if fits and operator in ("//", "%"):
                 fits = self.operands.all_want(self.operands.wants_int, sides, shown, frame)
-            if fits and operator in ("/", "//", "%"):
+            if fits and right is not None and operator in ("/", "//", "%"):
                 fits = self.operands.divides(node.right, right, frame)
-        if not fits:
+        if not fits or left is None or right is None:
             return None
         return self.operands.build(_OPERATIONS[operator], [left, right], [node.left, node.right], node.span, frame)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from attncc.errors import Related
 from attncc.grammar import syntax
 from attncc.grammar.constants import ConstantError, evaluate
-from attncc.grammar.places import ReadsOf, objection
+from attncc.grammar.places import MASK, ReadsOf, objection
 from attncc.grammar.report import Report
 from attncc.grammar.wording import a_sort, bool_wanted, condition_hint, number_wanted
 from attncc.grammar.world import Frame, World
 from attncc.ir import intrinsics
-from attncc.ir.expr import Coord, Expr, Sort
+from attncc.ir.expr import Coord, Expr, Score, Sort
 from attncc.source import Span
 
 DEEPEST_EXPRESSION = 400
@@ -57,6 +57,8 @@ class Operands:
         elif isinstance(node, syntax.Name) and f"'{node.text}'" in why:
             why = f"cannot stand in {frame.place.name}"
         hint = None
+        if isinstance(expr, Score) and frame.place is MASK:
+            hint = "a mask chooses pairs before there are scores; to drop a pair by its score, score it `-inf`"
         if isinstance(expr, Coord) and expr.name == "q" and frame.place.positions and "row" in frame.place.positions:
             hint = "write `row`, the index among the queries of this call"
         self.error(f"{_quoted(node)} {why}", node.span, frame, hint=hint)
@@ -147,7 +149,9 @@ class Operands:
             else:
                 related = (*related, Related(frame.call, f"in this call of '{name}'"))
             frame = frame.caller
-        self.report.error(message, span, related=related[:4], note=note, hint=hint)
+        self.report.error(
+            message, span, related=related if len(related) <= 4 else (*related[:2], *related[-2:]), note=note, hint=hint
+        )
 
 
 def _quoted(node: syntax.Expression) -> str:

@@ -18,6 +18,7 @@ from attncc.grammar.syntax_errors import (
     Found,
     complain_character,
     complain_end,
+    complain_pair,
     complain_reserved,
     complain_token,
     complain_unknown_statement,
@@ -54,11 +55,12 @@ def recover(source: Source, report: Report) -> syntax.File:
     statements: list[syntax.Statement] = []
     pieces = _pieces(_lex(source))
     swallowed = False
-    for piece, after in zip(pieces, [*pieces[1:], None], strict=True):
+    for i, piece in enumerate(pieces):
         if swallowed:
             swallowed = False
             continue
-        swallowed = _Piece(piece, after[0] if after else None, report).parse_into(statements)
+        following = pieces[i + 1][0] if i + 1 < len(pieces) else None
+        swallowed = _Piece(piece, following, report).parse_into(statements)
     return group(source, statements, report)
 
 
@@ -115,8 +117,8 @@ class _Piece:
             return False
         parser: Any = _lark().parse_interactive(start="start")
         for i, token in enumerate(self.tokens):
-            choices = parser.choices()
-            if token.type in _SOFT_TYPES and token.type not in choices:
+            # The table alone would let a soft word end an expression in places where none can follow it.
+            if token.type in _SOFT_TYPES and token.type not in parser.accepts():
                 token = _lexeme("NAME", str(token), token.span)
             try:
                 parser.feed_token(token)
@@ -177,6 +179,9 @@ class _Piece:
         depth = 0
         for i, token in enumerate(self.tokens):
             depth += (token.type in _OPENING) - (token.type in _CLOSING)
+            before = self.tokens[i - 1].span if i else None
+            if before is not None and before.end == token.span.start:
+                wrong |= complain_pair(self.report, before.text, str(token), before.to(token.span))
             if token.type == "BAD":
                 complain_character(self.report, str(token), token.span)
                 wrong = True

@@ -33,11 +33,23 @@ def complain_character(report: Report, text: str, span: Span) -> None:
     if len(text) == 1 and not text.isprintable():
         report.error(f"unexpected character U+{ord(text):04X}", span, hint="remove it")
         return
+    if text == "'":
+        report.error('a string is written with `"`', span)
+        return
     hint = _CHARACTER_HINTS.get(text)
     note = None
     if hint is None and not text.isascii():
         note = "names are made of the letters a to z and A to Z, digits and `_`; anything may stand in a comment"
     report.error(f"unexpected character{'' if len(text) == 1 else 's'} '{_shown(text)}'", span, note=note, hint=hint)
+
+
+def complain_pair(report: Report, before: str, text: str, span: Span) -> bool:
+    """Two tokens without a space between them that other languages read as one operator; False for others."""
+    pair = before + text
+    if pair not in _PAIR_HINTS:
+        return False
+    report.error(f"'{pair}' is not an operator", span, hint=_PAIR_HINTS[pair])
+    return True
 
 
 def complain_reserved(report: Report, word: str, span: Span) -> None:
@@ -71,11 +83,6 @@ def misspelled_head(word: str, *, strict: bool = False) -> str | None:
 def complain_token(report: Report, tokens: Sequence[Found], i: int, accepted: frozenset[str]) -> None:
     """Token `i` cannot follow the ones before it; `accepted` are the kinds that could."""
     token, before = tokens[i], tokens[i - 1]
-    adjacent = before.span.end == token.span.start
-    pair = before.text + token.text if adjacent else ""
-    if pair in _PAIR_HINTS:
-        report.error(f"'{pair}' is not an operator", before.span.to(token.span), hint=_PAIR_HINTS[pair])
-        return
     hint = _statement_hint(tokens, i) or _token_hint(token, accepted)
     if token.kind == "RPAR" and "RPAR" not in accepted and not _open(tokens[:i], "LPAR"):
         report.error("this ')' closes nothing", token.span, hint="remove it, or open a '(' before it")
@@ -108,6 +115,10 @@ def complain_end(report: Report, tokens: Sequence[Found], unclosed: Span | None,
         return
     head = tokens[0].text
     hint = _END_HINTS.get((head, len(tokens))) or _statement_hint(tokens, len(tokens))
+    if "ELSE" in accepted:
+        hint = "a choice has both results: `x if condition else y`"
+    if head == "require" and "COMMA" in accepted:
+        hint = 'a requirement has a message: `require condition, "message"`'
     if head == "blocks" and "SIZE" in {t.kind for t in tokens}:
         hint = "write the rows of a block of queries and of a block of keys: `size 64, 64`"
     report.error(f"this '{head}' ends too early: expected {_expected(accepted)}", end, hint=hint)
@@ -151,12 +162,16 @@ def _statement_hint(tokens: Sequence[Found], i: int) -> str | None:
         if kinds == pattern:
             return hint.format(*(t.text for t in tokens))
     words = [t.text for t in tokens[: i + 1]]
+    if words[0] == "def" and words[-1] == ":":
+        return "a def is one expression: `def name(a, b) = expression`"
     if words[0] == "weights" and words[-1] == "along":
         return "normalization along queries is reserved for later; `weights` normalizes along keys"
     return None
 
 
 def _token_hint(token: Found, accepted: frozenset[str]) -> str | None:
+    if token.kind == "EQ" and "ASSIGN" in accepted:
+        return "write `=` to give a name its value"
     if token.kind == "ASSIGN":
         return "write `==` to compare"
     if token.kind == "COLON" and "RSQB" in accepted:
@@ -192,7 +207,6 @@ _KINDS = {
 _CHARACTER_HINTS = {
     ";": "statements need nothing between them",
     "!": "write `not` to negate, `!=` for unequal",
-    "'": 'strings take `"`',
     "{": "blocks need no braces: an attention runs to the next one",
     "}": "blocks need no braces: an attention runs to the next one",
     "?": "a choice is written `x if condition else y`",
@@ -268,12 +282,10 @@ _STATEMENT_PATTERNS = (
     ("LET NAME COLON", "a let has no sort: `let {1} = …`"),
     ("WEIGHTS SOFTMAX LPAR", "write `weights softmax`: it applies to the final score"),
     ("WEIGHTS SOFTMAX OVER", "softmax is already divided by its sum; write `weights exp(s) over …` for another"),
-    ("REQUIRE NAME", 'a requirement has a message: `require condition, "message"`'),
     ("USE NAME", 'write the file as a string: `use "{1}.attn"`'),
     ("GRID LPAR", "axes are names: `grid y, x`"),
     ("GRID INT", "axes are names: `grid y, x`; their lengths are given at the call: `grid=(H, W)`"),
 )
 _END_HINTS = {
     ("mask", 1): "a dense attention needs no mask",
-    ("require", 2): 'a requirement has a message: `require condition, "message"`',
 }
