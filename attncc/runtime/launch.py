@@ -98,7 +98,7 @@ def grid_sizes(spec: Spec, grid: GridArgument) -> tuple[list[int], list[int]]:
             raise refuse(
                 f"the spec has one grid for queries and keys, but grid={grid} gives two",
                 declared.span,
-                hint="declare both: grid queries y, x  grid keys v, u",
+                hint="declare two: `grid queries …` and `grid keys …`",
             )
     elif declared.queries != declared.keys:
         raise refuse(

@@ -83,7 +83,8 @@ def _attention(bound: Bound) -> tuple[Tensor, dict[str, Tensor]]:
     outputs = _outputs(weights, torch.where(live, score, -torch.inf))
     p = weights.p
     if spec.reweight is not None:
-        p = torch.where(live, p * _evaluator(bound)(spec.reweight.expr), 0.0)
+        # What is masked may have no factor at all: it must not reach the product, whose derivative it would be.
+        p = p * torch.where(live, _evaluator(bound)(spec.reweight.expr), 0.0)
     return p @ value, outputs
 
 
