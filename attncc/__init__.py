@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attncc.errors import CacheError as CacheError
     from attncc.errors import SpecError as SpecError
     from attncc.errors import UnsupportedError as UnsupportedError
+    from attncc.grammar.trace import Const as Const
     from attncc.grammar.trace import Input as Input
     from attncc.runtime.backends import OracleWarning as OracleWarning
 
@@ -34,6 +35,7 @@ _HOMES = {
     "AttnccError": "attncc.errors",
     "BackendError": "attncc.errors",
     "CacheError": "attncc.errors",
+    "Const": "attncc.grammar.trace",
     "Input": "attncc.grammar.trace",
     "OracleWarning": "attncc.runtime.backends",
     "Plan": "attncc.analysis.plan",

@@ -63,7 +63,7 @@ class Captures:
                 return name
         wanted = self._known[id(tensor)][0] if id(tensor) in self._known else None
         if wanted is None:
-            candidates = (f"tensor{i}" for i in itertools.count())
+            candidates: Iterator[str] = (f"tensor{i}" for i in itertools.count())
         else:
             wanted = identifier(wanted)
             candidates = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(2)))
@@ -117,7 +117,7 @@ def _held(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield "", value.func
             yield from value.keywords.items()
             names = _parameter_names(value.func)
-            yield from zip(names, value.args)
+            yield from zip(names, value.args, strict=False)
         case types.ModuleType() | type() | types.BuiltinFunctionType() | str() | bytes() | int() | float() | None:
             return
         case dict():
@@ -130,13 +130,13 @@ def _held(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
         except ValueError:  # not assigned yet
             continue
     positional = code.co_varnames[: code.co_argcount]
-    yield from zip(reversed(positional), reversed(function.__defaults__ or ()))
+    yield from zip(reversed(positional), reversed(function.__defaults__ or ()), strict=False)
     yield from (function.__kwdefaults__ or {}).items()
     for name in _global_names(code):
         if name in function.__globals__:
@@ -163,8 +163,9 @@ def _attributes(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     for slot in getattr(type(value), "__slots__", ()):
         if isinstance(slot, str) and hasattr(value, slot):
             yield slot, getattr(value, slot)
-    if callable(value) and isinstance(getattr(type(value), "__call__", None), types.FunctionType):
-        yield "", type(value).__call__
+    called = inspect.getattr_static(type(value), "__call__", None)  # of an object that is itself the mod
+    if isinstance(called, types.FunctionType):
+        yield "", called
 
 
 def _parameter_names(function: Callable[..., Any]) -> list[str]:

@@ -47,7 +47,7 @@ class Partial(_Placeholder):
     """A captured tensor of which only the first axes are indexed."""
 
     base: Tensor
-    indices: tuple[Expr, ...]
+    done: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Recorder(TorchFunctionMode):
 
     def symbol(self, expr: Expr, span: Span | None = None) -> Symbol:
         """A symbol that stands for an expression."""
-        made = Tensor._make_subclass(Symbol, torch.empty((), dtype=_DTYPES[expr.sort], device="meta"))  # type: ignore[attr-defined]
+        made = Tensor._make_subclass(Symbol, torch.empty((), dtype=_DTYPES[expr.sort], device="meta"))
         made.expr, made.span = expr, span
-        return cast(Symbol, made)
+        return made
 
     def result(self, value: object, function: str, span: Span | None) -> Symbol:
         """What the user's function returned, as a symbol. Raises SpecError where it is none."""
@@ -181,7 +181,8 @@ class Recorder(TorchFunctionMode):
             )
         done: tuple[Expr, ...] = ()
         if isinstance(base, Partial):
-            base, done = base.base, base.indices
+            done = base.done
+            base = base.base
         if len(done) + len(entries) > base.ndim:
             raise self._lines.error(
                 f"{len(done) + len(entries)} indices for '{self._captures.name_of(base)}', "
@@ -195,8 +196,8 @@ class Recorder(TorchFunctionMode):
         if len(indices) == base.ndim:
             return self.symbol(self._load(base, indices), self._lines.here())
         left = torch.empty(base.shape[len(indices) :], dtype=base.dtype, device="meta")
-        made = cast(Partial, Tensor._make_subclass(Partial, left))  # type: ignore[attr-defined]
-        made.base, made.indices = base, indices
+        made = Tensor._make_subclass(Partial, left)
+        made.base, made.done = base, indices
         return made
 
     def _position(self, entry: Any, base: Tensor, axis: int) -> Expr:
@@ -305,7 +306,7 @@ class Recorder(TorchFunctionMode):
 
     def _partial_error(self, partial: Partial, span: Span | None = None) -> SpecError:
         name = self._captures.name_of(partial.base)
-        left = partial.base.ndim - len(partial.indices)
+        left = partial.base.ndim - len(partial.done)
         return self._lines.error(
             f"'{name}' is used with {left} of its {partial.base.ndim} axes not indexed",
             span,

@@ -17,7 +17,7 @@ import torch
 from attncc.ir import intrinsics
 from attncc.ir.expr import FALSE, TRUE, Call, Const, Expr, Sort, children, to_const, with_children
 
-I, B, F = Sort.INT, Sort.BOOL, Sort.FLOAT
+I, B, F = Sort.INT, Sort.BOOL, Sort.FLOAT  # noqa: E741
 
 
 class Refusal(Exception):
