@@ -43,8 +43,8 @@ class Options:
     """What a generated module is specialised on, beside the lowered spec itself.
 
     `input_dtypes` gives each input's element type as torch names it ("float32", "int64", "bool").
-    `wide` computes every int in 64 bits; without it, lengths below 2**30 and int params and
-    offsets of magnitude at most 2**30 are assumed, which the launcher checks.
+    `wide` computes every int in 64 bits; without it, lengths below 2**28 and int params and
+    offsets of magnitude at most 2**28 are assumed, which the launcher checks.
     `offset_per_batch`: `q_offset` is a tensor `int[batch]` rather than a scalar.
     `precision` is how float32 products are computed.
     """

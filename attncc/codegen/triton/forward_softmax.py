@@ -1,0 +1,98 @@
+"""Skeleton: softmax attention, forward. One program for each tile of queries of one head."""
+
+import triton
+import triton.language as tl
+
+from attncc.codegen.triton.leaves import (
+    full_key_tile,
+    full_key_tiles,
+    key_ranges,
+    logits,
+    mask,
+    partial_key_tile,
+    partial_key_tiles,
+    reweighted,
+    with_sinks,
+)
+from attncc.codegen.triton.tiles import load_rows, store_row_values, store_rows
+
+
+@triton.jit(do_not_specialize=["values"])
+def forward_kernel(
+    query,
+    key,
+    value,
+    out,
+    lse,
+    scale,
+    values,
+    DIM: tl.constexpr,
+    DIM_V: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_V: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`out` [batch, heads, queries, dim_v] and `lse` (natural log) [batch, heads, queries]."""
+    tiles = tl.cdiv(values.queries, BLOCK_Q)
+    first = tl.program_id(0) % tiles * BLOCK_Q
+    h = tl.program_id(0) // tiles % values.heads
+    b = tl.program_id(0) // tiles // values.heads
+    h_kv = h // (values.heads // values.kv_heads)
+    last = tl.minimum(first + BLOCK_Q, values.queries) - 1
+    row = tl.minimum(first + tl.arange(0, BLOCK_Q), last)
+
+    query_tile = load_rows(query, b, h, first, values.queries, False, BLOCK_Q, DIM, WIDTH)
+    row_max = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    row_sum = tl.zeros([BLOCK_Q], tl.float32)
+    accumulator = tl.zeros([BLOCK_Q, WIDTH_V], tl.float32)
+
+    ranges = key_ranges(b, h, first, last, BLOCK_K, values)
+    for t in range(0, partial_key_tiles(ranges, BLOCK_K)):
+        start, stop = partial_key_tile(t, ranges, BLOCK_K)
+        lane = start + tl.arange(0, BLOCK_K)
+        k = tl.minimum(lane, stop - 1)
+        key_tile = load_rows(key, b, h_kv, start, values.keys, False, BLOCK_K, DIM, WIDTH)
+        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        live = mask(b, h, row[:, None], k[None, :], values) & (lane < stop)[None, :]
+        logit = tl.where(live, logits(dot, scale, b, h, row[:, None], k[None, :], values), float("-inf"))
+        row_max, row_sum, keep, weight = online_softmax(row_max, row_sum, logit)
+        weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
+        value_tile = load_rows(value, b, h_kv, start, values.keys, False, BLOCK_K, DIM_V, WIDTH_V)
+        accumulator = accumulator * keep[:, None]
+        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+    for t in range(0, full_key_tiles(ranges, BLOCK_K)):
+        start = full_key_tile(t, ranges, BLOCK_K)
+        k = start + tl.arange(0, BLOCK_K)
+        key_tile = load_rows(key, b, h_kv, start, values.keys, True, BLOCK_K, DIM, WIDTH)
+        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        logit = logits(dot, scale, b, h, row[:, None], k[None, :], values)
+        row_max, row_sum, keep, weight = online_softmax(row_max, row_sum, logit)
+        weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
+        value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
+        accumulator = accumulator * keep[:, None]
+        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+
+    before = row_max
+    row_max, row_sum = with_sinks(row_max, row_sum, b, h, row, values)
+    finite_max = tl.where(row_max == float("-inf"), 0.0, row_max)
+    # A row that saw nothing has sum 0 and accumulator 0: its output is 0 and its lse is -inf.
+    rescale = tl.exp2(before - finite_max) / tl.where(row_sum == 0.0, 1.0, row_sum)
+    store_rows(out, accumulator * rescale[:, None], b, h, first, values.queries, BLOCK_Q, DIM_V, WIDTH_V)
+    natural_lse = (row_max + tl.log2(row_sum)) * 0.6931471805599453
+    store_row_values(lse, natural_lse, b, h, first, values, BLOCK_Q)
+
+
+@triton.jit
+def online_softmax(row_max, row_sum, logit):
+    """One step of the running softmax in the exp2 domain: new maximum and sum, what to keep of the old
+    accumulator, and the new weights.
+
+    A row may have seen no live key yet, even in a later tile: its maximum is -inf, and 0 stands in for it.
+    """
+    new_max = tl.maximum(row_max, tl.max(logit, 1))
+    finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)
+    keep = tl.exp2(row_max - finite_max)
+    weight = tl.exp2(logit - finite_max[:, None])
+    return new_max, row_sum * keep + tl.sum(weight, 1), keep, weight
