@@ -86,7 +86,8 @@ def write_module(path: Path) -> None:
 def import_module(path: Path) -> ModuleType:
     """The module of a file: Triton reads a kernel's source, so it has to come from one."""
     spec = importlib.util.spec_from_file_location("operation_kernels", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["operation_kernels"] = module
     spec.loader.exec_module(module)

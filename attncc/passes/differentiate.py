@@ -64,18 +64,18 @@ def _times(adjoint: Expr, partial: Expr, hoists: int = _HOISTS) -> Expr:
     """
     if partial is _ZERO or adjoint is _ONE:
         return partial
-    match partial:
-        case Call(op="where", args=(condition, a, b)) if hoists and (isinstance(a, Const) or isinstance(b, Const)):
-            return build("where", condition, _times(adjoint, a, hoists - 1), _times(adjoint, b, hoists - 1))
-        case Call(op="neg", args=(a,)) if hoists:
-            return build("neg", _times(adjoint, a, hoists - 1))
-        case _:
-            pass
     match adjoint:
         case Call(op="where", args=(condition, a, b)) if hoists and b is _ZERO:
             return build("where", condition, _times(a, partial, hoists - 1), _ZERO)
         case Call(op="where", args=(condition, a, b)) if hoists and a is _ZERO:
             return build("where", condition, _ZERO, _times(b, partial, hoists - 1))
+        case _:
+            pass
+    match partial:
+        case Call(op="where", args=(condition, a, b)) if hoists and (isinstance(a, Const) or isinstance(b, Const)):
+            return build("where", condition, _times(adjoint, a, hoists - 1), _times(adjoint, b, hoists - 1))
+        case Call(op="neg", args=(a,)) if hoists:
+            return build("neg", _times(adjoint, a, hoists - 1))
         case _:
             pass
     match partial:

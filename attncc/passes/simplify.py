@@ -160,6 +160,15 @@ def _merge_shifts(base_and_shift: tuple[Expr, Expr] | None, op: str, literal: Ex
     return build("sub", base, build("neg", total)) if _value(total) < 0 else build("add", base, total)
 
 
+def _sum_of_choices(a: Expr, b: Expr) -> Expr | None:
+    if not _is(a, "where") or not _is(b, "where") or _args(a)[0] is not _args(b)[0]:
+        return None
+    (condition, x, z), (_, y, w) = _args(a), _args(b)
+    if not isinstance(z, Const) or not isinstance(w, Const):
+        return None
+    return build("where", condition, build("add", x, y), build("add", z, w))
+
+
 def _opposite(node: Expr) -> Expr | None:
     if not isinstance(node, Call):
         return None
@@ -192,6 +201,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         lambda a, b: build("sub", a, _ints(-_value(b))) if _is_negative(b) else None,  # a + -c = a - c
         lambda a, b: _args(a)[0] if _is_int(a) and _is(a, "sub") and _args(a)[1] is b else None,  # (a - b) + b = a
         lambda a, b: _args(b)[0] if _is_int(b) and _is(b, "sub") and _args(b)[1] is a else None,  # b + (a - b) = a
+        lambda a, b: _sum_of_choices(a, b),  # (a if c else 0) + (b if c else 0) = a + b if c else 0, 0 any literal
     ),
     "sub": (
         lambda a, b: a if b is _ZERO or b is _ZERO_F else None,  # a - 0 = a
