@@ -37,6 +37,7 @@ from attncc.ir.expr import (
 from attncc.ir.interval import Interval
 from attncc.ir.intrinsics import call
 
+_FAR = 2**60
 _MOST_STEPS = 600  # a mask that needs more is not solved further: the analysis always ends
 
 
@@ -216,6 +217,10 @@ class Solver:
             case Coord():
                 bound = to_expr(-rest if sign > 0 else rest.plus(1))
                 _check(bound, goal.environment)
+                interval = interval_of(bound, goal.environment)
+                if interval.low < -_FAR or interval.high > _FAR:
+                    # Brought near at once: rounding to tiles must not wrap.
+                    bound = call("min", self.axis.end, bound) if sign > 0 else call("max", ZERO, bound)
                 piece = Piece(bound, self.axis.end) if sign > 0 else Piece(ZERO, bound)
                 return goal.all([(piece,)])
             case Call(op="floordiv", args=(x, n)):
