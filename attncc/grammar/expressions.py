@@ -11,7 +11,7 @@ from attncc.grammar.places import REQUIRE, Place, Reads
 from attncc.grammar.report import Report
 from attncc.grammar.wording import a_sort
 from attncc.grammar.world import Frame, TooLarge, World
-from attncc.ir.expr import Expr, Sort, to_const
+from attncc.ir.expr import Const, Expr, Sort, to_const
 from attncc.source import Span
 
 MOST_STEPS = 20_000
@@ -156,9 +156,11 @@ class Expressions:
                 continue
             for n, e in sides:
                 self.operands.warn_transcendental(n, e, "comparison", frame)
-            link = self.operands.build(
-                _OPERATIONS[operator], [left, right], list(node.operands[i : i + 2]), both, frame
-            )
+            if isinstance(left, Const) and not isinstance(right, Const):
+                # Python turns `0 <= q` into `q >= 0` before a traced function sees it; one spec has one tree.
+                operator, sides = _MIRRORED[operator], sides[::-1]
+            exprs, nodes = [e for _, e in sides], [n for n, _ in sides]
+            link = self.operands.build(_OPERATIONS[operator], exprs, nodes, both, frame)
             if link is None:
                 failed = True
             elif result is None:
@@ -220,6 +222,7 @@ class Expressions:
         return self.operands.build("where", [condition, yes, no], nodes, node.span, frame)
 
 
+_MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _OPERATIONS = {
     "+": "add",
     "-": "sub",

@@ -23,8 +23,8 @@ class Input:
     """Annotates a keyword-only argument of a traced function as an input of the attention.
 
     `type_text` is a type as in a spec: `"float[heads, 2*n-1]"`, `"int[batch, keys]"`. `learnable` inputs get a
-    gradient. `sorted` names the axis along which the elements never decrease; `range=(low, high)` says that they satisfy
-    `low <= x < high`, each an int or the text of an expression: `range=(0, "keys + 1")`.
+    gradient. `sorted` names the axis along which the elements never decrease; `range=(low, high)` says that they
+    satisfy `low <= x < high`, each an int or the text of an expression: `range=(0, "keys + 1")`.
     """
 
     type_text: str

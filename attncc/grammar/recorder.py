@@ -12,7 +12,7 @@ from attncc.grammar.builtins import FUNCTIONS, POSITIONS, SIZES
 from attncc.grammar.definitions import prelude
 from attncc.grammar.python_annotations import parsed_blocks
 from attncc.grammar.python_source import PythonLines
-from attncc.grammar.traced import Traced, choice, function, named, traced, unknown_name
+from attncc.grammar.traced import Traced, check_name, choice, function, named, traced, unknown_name
 from attncc.ir.expr import Sort
 from attncc.source import Source, Span
 
@@ -37,8 +37,8 @@ class Recorder:
     """Positions, sizes and functions of the language, and its statements.
 
     `a.q a.k a.b a.h a.h_kv a.row` are positions, `a.batch a.heads a.kv_heads a.queries a.keys a.dim` sizes, `a.s` the
-    score so far, `a.inf` infinity, `a.total` and `a.count` the row's sum and live keys in a denominator. The forms of the
-    prelude are methods: `a.causal()`, `a.sliding(w)`, `a.neighborhood(...)`.
+    score so far, `a.inf` infinity, `a.total` and `a.count` the row's sum and live keys in a denominator. Functions of
+    the language and forms of the prelude are methods: `a.exp(x)`, `a.causal()`, `a.sliding(w)`.
     """
 
     def __init__(self, name: str, lines: PythonLines, fallback: Span) -> None:
@@ -61,7 +61,7 @@ class Recorder:
 
     def weights(self, weights: Any, *, over: Any = None) -> None:
         """`weights softmax`, as `a.softmax()`; or a numerator over `a.s`, perhaps `over=` a denominator."""
-        if weights == "softmax" if isinstance(weights, str) else False:
+        if isinstance(weights, str) and weights == "softmax":
             weights = SoftmaxWeights(())
         if not isinstance(weights, SoftmaxWeights):
             values = (weights,) if over is None else (weights, over)
@@ -226,8 +226,7 @@ class Recorder:
         if not names:
             raise self._lines.error(f"{what} wants names", hint=f'write `{self._name}.{what}("…")`')
         for name in names:
-            if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
-                raise self._lines.error(f"{what} wants names, and {name!r} is none")
+            check_name(name, None, self._lines)
 
     def _here(self) -> Span:
         return self._lines.here() or self._fallback

@@ -14,7 +14,7 @@ from attncc.grammar.check import check
 from attncc.grammar.python_annotations import Input, annotation_spans, parsed_input
 from attncc.grammar.python_source import Dialect, PythonLines
 from attncc.grammar.recorder import Recorded, Recorder
-from attncc.grammar.traced import Traced, TracedInput, named, traced
+from attncc.grammar.traced import Traced, TracedInput, check_name, named, traced
 from attncc.ir.expr import Sort
 from attncc.ir.spec import Spec
 from attncc.source import Source, Span
@@ -57,7 +57,9 @@ def trace_with_warnings(function: Callable[..., Any]) -> tuple[Spec, tuple[Diagn
     recorder = Recorder(first, lines, declared)
     declarations: list[syntax.InAttention] = []
     values: dict[str, Traced | TracedInput] = {}
+    check_name(function.__name__, declared, lines)
     for name, parameter in arguments.items():
+        check_name(name, spans.get(name, declared), lines)
         statement, values[name] = _declaration(name, parameter, spans.get(name, declared), lines)
         declarations.append(statement)
     returned = function(recorder, **values)

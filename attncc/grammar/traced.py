@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from attncc.errors import SpecError, did_you_mean
 from attncc.grammar import syntax
-from attncc.grammar.builtins import FUNCTIONS
+from attncc.grammar.builtins import FUNCTIONS, HEADS, OPERATOR_WORDS
 from attncc.grammar.python_source import PythonLines
 from attncc.ir.expr import Sort
 from attncc.source import Span
@@ -50,10 +50,10 @@ class Traced:
         self._parts = parts
         self._sort = sort
         self._span = span or lines.here()
-        scores = [p._score for p in (*parts,) if p._score is not None]
-        self._score = min(scores, default=None) if score is None else score
-        self._fixed = fixed or any(p._fixed for p in parts)
-        self._depth = 1 + max((p._depth for p in parts), default=0)
+        scores = [p._score for p in parts if p._score is not None]
+        self._score: int | None = min(scores, default=None) if score is None else score
+        self._fixed: bool = fixed or any(p._fixed for p in parts)
+        self._depth: int = 1 + max((p._depth for p in parts), default=0)
         if self._depth > DEEPEST:
             raise lines.error(f"this expression is more than {DEEPEST} operations deep", self._span)
 
@@ -375,6 +375,17 @@ def choice(condition: Any, yes: Any, no: Any, lines: PythonLines) -> Traced:
     parts = tuple(traced(p, lines) for p in (condition, yes, no))
     sort = parts[1]._sort if parts[1]._sort is parts[2]._sort else Sort.FLOAT
     return Traced(lines, build, parts, sort=sort)
+
+
+def check_name(name: object, span: Span | None, lines: PythonLines) -> None:
+    """Raises SpecError for a name that a spec cannot have, though Python can."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise lines.error(f"{name!r} is not a name", span)
+    if not name.isascii():
+        raise lines.error(f"the name '{name}' is not ASCII", span, hint="use letters from a to z, digits and _")
+    if name in HEADS or name in OPERATOR_WORDS:
+        note = "the word has a meaning in the language"
+        raise lines.error(f"'{name}' cannot be a name in a spec", span, note=note, hint="choose another name")
 
 
 def unknown_name(name: str, known: Iterator[str] | list[str], lines: PythonLines, recorder: str) -> SpecError:
