@@ -37,7 +37,7 @@ class Settings:
     dim: int = 128
     heads: int = 4
     layers: int = 3
-    length: int = 256
+    length: int = 128
     batch: int = 8
     learning_rate: float = 3e-3
     warmup: int = 20

@@ -137,8 +137,9 @@ CASES: list[tuple[Callable[[Tensor, Tensor, Tensor, Values], Tensor], Values]] =
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_parses_into_one_spec(path: Path) -> None:
-    assert len(load_specs(path)) == 1
+def test_checks_without_warnings_and_is_named_as_its_file(path: Path) -> None:
+    loaded = load_specs(path)
+    assert (list(loaded.specs), loaded.warnings) == ([path.stem], ())
 
 
 def test_every_example_has_a_formula() -> None:
@@ -147,7 +148,7 @@ def test_every_example_has_a_formula() -> None:
 
 @pytest.mark.parametrize(("formula", "values"), CASES, ids=lambda part: getattr(part, "__name__", ""))
 def test_oracle_equals_formula(formula: Callable[..., Tensor], values: Values) -> None:
-    attention = attncc.load(EXAMPLES / f"{formula.__name__}.attn")
+    attention = attncc.load(EXAMPLES / f"{formula.__name__}.attn", name=formula.__name__)
     draws = torch.Generator().manual_seed(0)
     query, key, value, grad_out = (
         torch.randn(BATCH, HEADS, LENGTH, DIM, dtype=torch.float64, generator=draws) for _ in range(4)
