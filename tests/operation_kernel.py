@@ -15,17 +15,19 @@ from attncc.ir.expr import Sort
 from attncc.ir.intrinsics import INTRINSICS, Intrinsic, Signature
 
 ELEMENT = {Sort.INT: "int64", Sort.BOOL: "bool", Sort.FLOAT: "float32"}
+LITERALS = {Sort.INT: "3", Sort.FLOAT: "2.5"}
 TRITON_ELEMENT = {"int64": "i64", "int32": "i32", "bool": "i1", "float32": "fp32"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One text of one operation at one typing; ints of `int_type`."""
+    """One text of one operation at one typing; ints of `int_type`. `literal`: the operand written as a literal."""
 
     record: Intrinsic
     signature: Signature
     template: str
     int_type: str
+    literal: int | None = None
 
     @property
     def id(self) -> str:
@@ -34,7 +36,8 @@ class Case:
             self.record.triton_exact: "-exact",
             self.record.triton_nonnegative: "-plain",
         }[self.template]
-        return f"{self.record.name}-{'-'.join(s.value for s in self.signature[0])}{kind}-{self.int_type}"
+        suffix = "" if self.literal is None else f"-literal-{self.literal}"
+        return f"{self.record.name}-{'-'.join(s.value for s in self.signature[0])}{kind}-{self.int_type}{suffix}"
 
     @property
     def function(self) -> str:
@@ -56,6 +59,9 @@ def cases() -> list[Case]:
                 has_ints = Sort.INT in (*signature[0], signature[1])
                 widths = ("int64", "int32") if has_ints and record.name not in ("floor", "ceil") else ("int64",)
                 found += [Case(record, signature, template, width) for width in widths]
+                if record.arity > 1:  # an operation on literals alone is folded, and a bool literal always goes
+                    places = [i for i, sort in enumerate(signature[0]) if sort is not Sort.BOOL]
+                    found += [Case(record, signature, template, width, i) for width in widths for i in places]
     return found
 
 
@@ -77,8 +83,8 @@ def write_module(path: Path) -> None:
             for i, (n, sort) in enumerate(zip(names, case.signature[0], strict=True))
         ]
         operands = [f"v{i}" for i in range(len(names))]
-        if case.record.name == "pow" and case.signature[1] is Sort.INT:
-            operands[1] = "3"
+        if case.literal is not None:
+            operands[case.literal] = LITERALS[case.signature[0][case.literal]]
         lines += [f"    tl.store(out + lane, {case.template.format(*operands)}, mask=live)"]
     path.write_text("\n".join(lines) + "\n")
 

@@ -79,5 +79,7 @@ def operands_of(case: Case) -> list[np.ndarray]:
                 values[20:24] = [1e19, -1e19, 2.0**63, -(2.0**63)]
         else:
             values = rng.integers(0, 2, COUNT)
+        if index == case.literal:
+            values = np.full(COUNT, float(operation_kernel.LITERALS[sort]))
         operands.append(values.astype(element))
     return operands

@@ -5,7 +5,7 @@ block tensors, scalars or literals, at least one of them a tensor; ints are int3
 The records in `attncc.ir.intrinsics` name these functions and define what they mean.
 """
 
-# ruff: noqa: PLR1714, SIM300 - Triton compiles neither `in` nor chained comparisons
+
 
 import triton
 import triton.language as tl
@@ -54,15 +54,16 @@ def shift_right(a, n):
 def power(a, b):
     """`a ** b`: by squaring on ints, whose exponent is not negative; through log2 and exp2 on floats."""
     if (a * b).dtype.is_floating():
-        base = tl.cast(a, tl.float32)
-        exponent = tl.cast(b, tl.float32)
+        # Of one shape: the interpreter cannot combine a scalar's comparison with a block's.
+        base, exponent = tl.broadcast(tl.cast(a, tl.float32), tl.cast(b, tl.float32))
         size = tl.exp2(exponent * tl.log2(tl.abs(base)))
         size = tl.where((tl.abs(base) == 1.0) | (exponent == 0.0), 1.0, size)
         is_whole = exponent == tl.floor(exponent)
         is_odd = is_whole & (exponent * 0.5 != tl.floor(exponent * 0.5))
-        below = tl.where(is_whole, tl.where(is_odd, -size, size), float("nan"))
+        has_value = is_whole | (base == float("-inf"))
+        below = tl.where(has_value, tl.where(is_odd, -size, size), float("nan"))
         return tl.where(base < 0.0, below, size)
-    else:  # noqa: RET505 - Triton wants both returns in one `if`
+    else:
         factor = a + b * 0
         result = factor * 0 + 1
         left = tl.cast(b, tl.int64)
