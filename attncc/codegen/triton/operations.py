@@ -5,8 +5,6 @@ block tensors, scalars or literals, at least one of them a tensor; ints are int3
 The records in `attncc.ir.intrinsics` name these functions and define what they mean.
 """
 
-
-
 import triton
 import triton.language as tl
 
