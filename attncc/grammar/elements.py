@@ -270,8 +270,8 @@ class Elements:
         if isinstance(index, Coord) and isinstance(extent, Size):
             extents = _EXTENTS_OF.get(index.name)
             if extents is not None and extent.name in SIZES and extent.name not in extents:
-                right = next((p for p, sizes in _EXTENTS_OF.items() if extent.name in sizes), None)
-                hint = f"write `{right}`" if right else None
+                right = _POSITIONS_OF.get(extent.name)
+                hint = f"write {right}" if right else None
                 self.operands.warn(f"an axis of {extent.name} is read at '{index.name}'", node.span, frame, hint)
         return True
 
@@ -323,7 +323,8 @@ _EXTENTS_OF = {
     "b": ("batch",),
     "h": ("heads",),
     "h_kv": ("kv_heads",),
-    "q": ("keys", "queries"),
+    "q": ("keys",),
     "k": ("keys",),
     "row": ("queries", "keys"),
 }
+_POSITIONS_OF = {"batch": "`b`", "heads": "`h`", "kv_heads": "`h_kv`", "queries": "`row`", "keys": "`q` or `k`"}

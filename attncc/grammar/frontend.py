@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +56,17 @@ def read_source(path: str) -> Source:
         ) from None
 
 
-def _typed(source: Source, loader: Callable[[str], Source]) -> Loaded:
+def _typed(source: Source, loader: Loader) -> Loaded:
     report = Report(source)
+    try:
+        return _checked(source, loader, report)
+    except RecursionError:
+        # The limits on nesting suit a usual stack; a caller deep in one of its own may leave less.
+        report.error("this file nests too deeply for the stack that is left", Span(source, 0, 0))
+        raise SpecError(report.errors) from None
+
+
+def _checked(source: Source, loader: Loader, report: Report) -> Loaded:
     file = recover(source, report)
     if not (file.attentions or file.defs or file.uses or report.errors):
         report.error(

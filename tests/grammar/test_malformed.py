@@ -22,7 +22,9 @@ CASE = re.compile(r"^=== (?P<name>[^\n]*)\n(?P<spec>.*?)^--- ?\n(?P<printed>.*?)
 def cases() -> list[tuple[Path, str, str, str]]:
     # Line ends are part of some specs, so the bytes are read as they are.
     texts = [(path, path.read_bytes().decode()) for path in FILES]
-    return [(path, *match.group("name", "spec", "printed")) for path, text in texts for match in CASE.finditer(text)]
+    return [
+        (path, match["name"], match["spec"], match["printed"]) for path, text in texts for match in CASE.finditer(text)
+    ]
 
 
 @pytest.mark.parametrize(
