@@ -9,7 +9,7 @@ from dataclasses import replace
 from attncc.analysis.linear import Linear, linear_of
 from attncc.analysis.ranges import Environment, interval_of, may_wrap
 from attncc.ir.expr import Call, Coord, Expr, Param, Size, Sort, to_const
-from attncc.ir.interval import UNKNOWN, Interval
+from attncc.ir.interval import EITHER, UNKNOWN, Interval
 from attncc.ir.intrinsics import call
 from attncc.ir.spec import RangeFact, Spec
 
@@ -59,7 +59,6 @@ def environment_of(
     return _with_ranges(spec, environment) if facts else environment
 
 
-EITHER = Interval(0, 1)
 _ORDER = (
     (Coord("k"), Size("keys"), 1),
     (Coord("row"), Size("queries"), 1),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attncc.analysis.bounds import Axis, Solver
 from attncc.analysis.evaluation import Values, evaluate_all, to_array
-from attncc.analysis.facts import environment_of
+from attncc.analysis.facts import LENGTH_LIMIT, environment_of
 from attncc.analysis.pieces import PieceAlgebra, Pieces
 from attncc.analysis.ranges import Environment
 from attncc.analysis.tiles import Range, Segment, TileKind, Visits, ranges_of, segments_of
@@ -127,7 +127,7 @@ class Plan:
         (a few operations for each row); else None."""
         import numpy as np
 
-        environment = environment_of(self.spec)
+        environment = environment_of(self.spec, wide=True)
         row, keys = Coord("row"), Size("keys")
         axis = Axis("row", "k", row, row, keys)
         solver, masks = Solver(axis, environment), effective_masks(self.spec)
@@ -179,8 +179,9 @@ def evaluate(
     """The plan of a lowered spec at given sizes; `tile` is (queries, keys) of one tile.
 
     `inputs` are numpy arrays or torch tensors; only those that the loops' bounds read are needed. `q_offset` is an
-    int, or an array `[batch]` for a spec lowered for that. `sizes` gives named extents and grid lengths. Raises
-    ArgumentError where a value is missing.
+    int, or an array `[batch]` for a spec lowered for that. `sizes` gives named extents and grid lengths. Values beyond
+    what `loops` may assume are planned with the loops of the kernel that serves them (`wide`). Raises ArgumentError
+    where a value is missing.
     """
     if queries < 0 or batch < 1 or heads < 1 or tile[0] < 1 or tile[1] < 1 or (keys is not None and keys < 0):
         raise ArgumentError("lengths are at least 0; batch, heads and tile sizes at least 1")
@@ -200,6 +201,8 @@ def evaluate(
         scalars["q_offset"] = q_offset
     else:
         tensors["q_offset"] = to_array(q_offset)
+    if any(isinstance(x, int) and abs(x) > LENGTH_LIMIT for x in (*scalars.values(), queries, keys)):
+        loops = plan_loops(spec, wide=True)
     values = Values(
         sizes={"prefix_tokens": 0, "suffix_tokens": 0, **(sizes or {}), **named},
         scalars=scalars,

@@ -25,10 +25,9 @@ from attncc.ir.expr import (
     postorder,
     to_const,
 )
-from attncc.ir.interval import UNKNOWN, Interval, point
+from attncc.ir.interval import EITHER, UNKNOWN, Interval, point
 from attncc.ir.intrinsics import INTRINSICS, call
 
-EITHER = Interval(0, 1)
 _INT32 = Interval(-(2**31), 2**31 - 1)
 
 

@@ -155,3 +155,8 @@ def test_the_bounds_of_a_window_from_an_input_need_its_values() -> None:
 def test_tiles_of_a_head_that_is_not_there() -> None:
     with pytest.raises(IndexError):
         plan_of("", queries=128).tiles(head=1)
+
+
+def test_a_param_beyond_what_narrow_kernels_take_is_planned_wide() -> None:
+    plan = plan_of(SLIDING, queries=512, params={"window": 2**63 - 1})
+    assert (plan.tiles() >= np.tril(np.ones((4, 4)))).all()
