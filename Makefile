@@ -36,6 +36,10 @@ format: $(READY) ## rewrite the sources in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+.PHONY: grammar
+grammar: $(READY) ## recompute the parser's tables after a change of attn.lark
+	@$(BIN)/python -m attncc.grammar.tables
+
 .PHONY: typecheck
 typecheck: $(READY) ## mypy, strict, over the package
 	@$(BIN)/mypy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import lark
@@ -24,6 +23,7 @@ from attncc.grammar.syntax_errors import (
     complain_unknown_statement,
     misspelled_head,
 )
+from attncc.grammar.tables import load_parser
 from attncc.source import Source, Span
 
 LONGEST_FILE = 1_000_000
@@ -79,10 +79,7 @@ def _lexeme(kind: str, text: str, span: Span) -> _Lexeme:
 
 @functools.cache
 def _lark() -> lark.Lark:
-    text = Path(__file__).with_name("attn.lark").read_text(encoding="utf-8")
-    return lark.Lark(
-        text, parser="lalr", lexer="basic", keep_all_tokens=True, maybe_placeholders=False, transformer=_Builder()
-    )
+    return load_parser(_Builder())
 
 
 def _lex(source: Source) -> Iterator[_Lexeme]:

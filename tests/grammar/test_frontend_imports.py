@@ -19,10 +19,3 @@ print(*(name for name in {HEAVY!r} if name in sys.modules))
 def test_front_end_loads_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", CHECK], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
-
-
-def test_lark_is_imported_by_the_parser_alone() -> None:
-    files = [
-        p for p in (ROOT / "attncc").rglob("*.py") if "import lark" in p.read_text() or "from lark" in p.read_text()
-    ]
-    assert [str(p.relative_to(ROOT)) for p in files] == ["attncc/grammar/parser.py"]
