@@ -18,9 +18,10 @@ from attncc.analysis.plan import Plan, evaluate, plan_loops
 from attncc.codegen.options import Options, Target
 from attncc.codegen.triton.module import generate
 from attncc.compiler import Artifact, Compiler
-from attncc.errors import ArgumentError, did_you_mean, render
+from attncc.errors import ArgumentError, Diagnostic, did_you_mean, render
 from attncc.grammar.flex import trace_flex
 from attncc.grammar.frontend import Loaded, load_specs, loads_specs
+from attncc.grammar.trace import trace_with_warnings
 from attncc.ir.expr import Scalar
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import Spec
@@ -62,9 +63,12 @@ def attention(function: Callable[..., None]) -> Attention:
 
     Raises SpecError pointing at the Python line.
     """
-    from attncc.grammar.trace import trace
+    from attncc.grammar.trace import trace_with_warnings
 
-    made = Attention(trace(function))
+    spec, found = trace_with_warnings(function)
+    for warning in found:
+        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=2)
+    made = Attention(spec)
     made.__doc__ = function.__doc__
     made.__module__ = function.__module__
     return made
@@ -312,6 +316,8 @@ class Attention:
                 raise refuse(f"{name} must be an int, not a {type(number).__name__}")
         if not isinstance(q_offset, Tensor) and (isinstance(q_offset, bool) or not isinstance(q_offset, int)):
             raise refuse(f"q_offset must be an int or an int tensor [batch], not a {type(q_offset).__name__}")
+        if not isinstance(q_offset, Tensor) and not -(2**62) <= q_offset <= 2**62:
+            raise refuse(f"q_offset is too large: {q_offset}")
         tensors, ints, floats = collect(self._signature, {**self._tensors, **values})
         grid_queries, grid_keys = grid_sizes(self._spec, grid)
         return Arguments(
@@ -354,8 +360,7 @@ class _Results:
 
 
 def _choose(loaded: Loaded, name: str | None, where: str) -> Attention | dict[str, Attention]:
-    for warning in loaded.warnings:
-        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=3)
+    _warn(loaded.warnings)
     specs = loaded.specs
     if name is not None:
         if name not in specs:
@@ -366,6 +371,12 @@ def _choose(loaded: Loaded, name: str | None, where: str) -> Attention | dict[st
     if len(specs) == 1:
         return Attention(next(iter(specs.values())))
     return {each: Attention(spec) for each, spec in specs.items()}
+
+
+def _warn(found: Sequence[Diagnostic]) -> None:
+    for warning in found:
+        # At the line that called load, loads or attention.
+        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=4)
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -121,8 +121,7 @@ def bind(spec: Spec, signature: Signature, call: Arguments, *, check: bool = Fal
     `check=True` also verifies what the spec declares of its tensors' elements and that table entries are valid,
     which waits for the device.
     """
-    _check_operands(call.query, call.key, call.value)
-    _check_offset(call.q_offset, call.query)
+    check_operands(call)
     tensors = dict(zip(signature.tensors, call.tensors, strict=True))
     scalars = scalars_of(signature, call.ints, call.floats)
     sizes = _operand_sizes(call)
@@ -209,38 +208,6 @@ def detached(bound: Bound) -> Bound:
     )
 
 
-def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
-    layouts = (
-        ("query", query, "[batch, heads, queries, dim]"),
-        ("key", key, "[batch, kv_heads, keys, dim]"),
-        ("value", value, "[batch, kv_heads, keys, dim_v]"),
-    )
-    for name, tensor, layout in layouts:
-        if tensor.ndim != 4:
-            raise refuse(f"{name} must have four dimensions {layout}, but has shape {list(tensor.shape)}")
-    for name, tensor, _ in layouts:
-        if tensor.dtype not in FLOATING:
-            raise refuse(f"{name} is {_dtype(tensor)}: float16, bfloat16, float32 or float64 is wanted")
-        if tensor.dtype != query.dtype:
-            raise refuse(f"query is {_dtype(query)}, but {name} is {_dtype(tensor)}: they must be of one type")
-        if tensor.device != query.device:
-            raise refuse(f"query is on {query.device}, but {name} is on {tensor.device}")
-    batch, heads, _, dim = query.shape
-    for name, tensor, _ in layouts[1:]:
-        if tensor.shape[0] != batch:
-            raise refuse(f"query has batch {batch}, but {name} has {tensor.shape[0]}")
-    if value.shape[1:3] != key.shape[1:3]:
-        raise refuse(
-            f"key and value must agree in heads and length: key has shape {list(key.shape)}, value {list(value.shape)}"
-        )
-    if key.shape[3] != dim:
-        raise refuse(f"query has dim {dim}, but key has {key.shape[3]}")
-    if dim == 0 or value.shape[3] == 0:
-        raise refuse(f"dim and dim_v must be at least 1: query has {dim}, value {value.shape[3]}")
-    if key.shape[1] == 0 or heads % key.shape[1]:
-        raise refuse(f"query's {heads} heads are not a multiple of the {key.shape[1]} heads of key and value")
-
-
 def _check_offset(offset: int | Tensor, query: Tensor) -> None:
     if not isinstance(offset, Tensor):
         return
@@ -287,7 +254,7 @@ def _check_input(declared: Input | Table, tensor: Tensor, query: Tensor, lengths
     wanted = {Sort.INT: INTEGERS, Sort.BOOL: (torch.bool,), Sort.FLOAT: FLOATING}[sort]
     extents = ", ".join(print_expr(e) for e in declared.extents)
     if tensor.dtype not in wanted:
-        raise refuse(f"'{name}' is declared {sort.value}[{extents}], but a {_dtype(tensor)} tensor was given", span)
+        raise refuse(f"'{name}' is declared {sort.value}[{extents}], but a tensor of {_dtype(tensor)} was given", span)
     if tensor.device != query.device:
         raise refuse(f"'{name}' is on {tensor.device}, but query is on {query.device}", span)
     if tensor.ndim != len(lengths):
@@ -309,6 +276,41 @@ def _lengths(spec: Spec, declared: Input | Table, evaluator: Evaluator) -> list[
     split = len(declared.extents) - 1 - len(blocks)
     leading = [int(evaluator.scalar(e)) for e in declared.extents[:split]]
     return [*leading, *blocks, int(evaluator.scalar(declared.extents[-1]))]
+
+
+def check_operands(call: Arguments) -> None:
+    """Query, key, value and the offset: ranks, types, devices and lengths. Raises ArgumentError."""
+    query, key, value = call.query, call.key, call.value
+    layouts = (
+        ("query", query, "[batch, heads, queries, dim]"),
+        ("key", key, "[batch, kv_heads, keys, dim]"),
+        ("value", value, "[batch, kv_heads, keys, dim_v]"),
+    )
+    for name, tensor, layout in layouts:
+        if tensor.ndim != 4:
+            raise refuse(f"{name} must have four dimensions {layout}, but has shape {list(tensor.shape)}")
+    for name, tensor, _ in layouts:
+        if tensor.dtype not in FLOATING:
+            raise refuse(f"{name} is {_dtype(tensor)}: float16, bfloat16, float32 or float64 is wanted")
+        if tensor.dtype != query.dtype:
+            raise refuse(f"query is {_dtype(query)}, but {name} is {_dtype(tensor)}: they must be of one type")
+        if tensor.device != query.device:
+            raise refuse(f"query is on {query.device}, but {name} is on {tensor.device}")
+    batch, heads, _, dim = query.shape
+    for name, tensor, _ in layouts[1:]:
+        if tensor.shape[0] != batch:
+            raise refuse(f"query has batch {batch}, but {name} has {tensor.shape[0]}")
+    if value.shape[1:3] != key.shape[1:3]:
+        raise refuse(
+            f"key and value must agree in heads and length: key has shape {list(key.shape)}, value {list(value.shape)}"
+        )
+    if key.shape[3] != dim:
+        raise refuse(f"query has dim {dim}, but key has {key.shape[3]}")
+    if dim == 0 or value.shape[3] == 0:
+        raise refuse(f"dim and dim_v must be at least 1: query's dim is {dim}, value's dim_v {value.shape[3]}")
+    if key.shape[1] == 0 or heads % key.shape[1]:
+        raise refuse(f"query's {heads} heads are not a multiple of the {key.shape[1]} heads of key and value")
+    _check_offset(call.q_offset, query)
 
 
 def declarations(spec: Spec) -> list[Input | Table]:

@@ -31,7 +31,7 @@ from attncc.runtime.backends import (
     result_names,
     state_length,
 )
-from attncc.runtime.launch import Arguments, Bound, bind, detached
+from attncc.runtime.launch import Arguments, Bound, bind, check_operands, detached
 from attncc.runtime.signature import Signature, signature_of
 
 CALL_SCHEMA = (
@@ -169,7 +169,8 @@ def _parsed(text: str) -> Handle:
 
 
 def _fake_forward(*flat: Any) -> list[Tensor]:
-    query, key, value, _, _, text = flat[:6]
+    query, key, value, _, offsets, text = flat[:6]
+    check_operands(Arguments(query, key, value, (), (), (), 0 if offsets is None else offsets))
     batch, heads, queries = query.shape[:3]
     row_dtype = result_dtype(query.dtype)
     lengths = {"key_mass": key.shape[2]}
@@ -196,9 +197,8 @@ def _save(ctx: Any, inputs: Flat, output: Sequence[Tensor]) -> None:
     ctx.per_batch = offsets is not None
     ctx.save_for_backward(query, key, value, *tensors, *([offsets] if offsets is not None else []), *output)
     handle = _handle_from(plain[0])
-    for name, result in zip(handle.names, output, strict=True):
-        if name in ("total", "count"):
-            ctx.mark_non_differentiable(result)
+    named = zip(handle.names, output, strict=True)
+    ctx.mark_non_differentiable(*(result for name, result in named if name in ("total", "count")))
 
 
 def _gradients(ctx: Any, backward: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -123,15 +124,15 @@ def _scalars(signature: Signature, values: Mapping[str, Any]) -> tuple[list[int]
 
 
 def _int(signature: Signature, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise refuse(f"'{name}' is an int, but {_kind(value)} was given", _span(signature, name))
     if not -(2**63) <= value < 2**63:
         raise refuse(f"'{name}' does not fit in 64 bits: {value}", _span(signature, name))
-    return value
+    return int(value)
 
 
 def _float(signature: Signature, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise refuse(f"'{name}' is a float, but {_kind(value)} was given", _span(signature, name))
     return float(value)
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import attncc
 import pytest
 import torch
 from torch import Tensor
+
+import attncc
 
 BATCH, HEADS, KV_HEADS, QUERIES, KEYS, DIM, DIM_V = 2, 4, 2, 4, 5, 3, 2
 
@@ -96,7 +97,7 @@ GRADIENTS = {
     "reweight": "mask k <= q reweight p * t[h] * exp(-0.1 * (q - k)) output lse, key_mass",
     "row without keys": "mask k < q score s + t[h] output entropy, key_mass",
     "row without keys, with sinks": "mask k < q weights softmax with t[h] output lse, entropy, key_mass",
-    "branch whose other side is infinite": "score s + (t[h] * sqrt(t[q - 1] - t[q - 1]) if q < 1 else t[h] * k) mask q > 0",
+    "branch whose other side is infinite": "mask q > 0 score s + (sqrt(t[h] - t[h]) if q < 1 else t[h] * k)",
 }
 
 
@@ -170,9 +171,8 @@ def test_no_nan_comes_out_of_masked_pairs_empty_rows_and_zero_denominators(text:
     declared = "input t: float[heads] learnable" if "t[" in text else ""
     attention = attncc.loads(f"attention a {declared} {text}")
     inputs = [*operands(), *([sinks()] if declared else [])]
-    outputs = attention.spec.outputs
     result = attention.reference(*inputs[:3], **({"t": inputs[3]} if declared else {}))
-    assert not result.isnan().any() and not outputs
+    assert not result.isnan().any()
     for gradient in torch.autograd.grad(result.square().sum(), inputs, allow_unused=True):
         assert gradient is None or gradient.isfinite().all()
 
@@ -190,4 +190,5 @@ def test_derivatives_at_ties_follow_torch() -> None:
         t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
         attention = attncc.loads(f"attention a input t: float[1] learnable score s + {text} weights s")
         attention.reference(zero, zero, value, t=t).sum().backward()
-        assert t.grad is not None and t.grad.item() == wanted, text
+        assert t.grad is not None
+        assert t.grad.item() == wanted, text
