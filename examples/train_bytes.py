@@ -89,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"parameters       {result.parameters:,}")
     print(f"tokens/s         {result.tokens_per_second:,.0f}")
     print(f"loss             {result.first_loss:.3f} → {result.last_loss:.3f} nats over {len(result.losses)} steps")
-    print(
-        f"bits per byte    {result.model_bits:.3f} on unseen files; byte frequencies alone give {result.unigram_bits:.3f}"
-    )
+    print(f"bits per byte    {result.model_bits:.3f} on unseen files; byte frequencies give {result.unigram_bits:.3f}")
     for layer, slopes in enumerate(result.slopes):
         print(f"slopes, layer {layer}  " + "  ".join(f"{slope:.4f}" for slope in slopes))
     print("sample           " + "\n                 ".join(result.sample.splitlines()))
