@@ -63,11 +63,8 @@ def attention(function: Callable[..., None]) -> Attention:
 
     Raises SpecError pointing at the Python line.
     """
-    from attncc.grammar.trace import trace_with_warnings
-
     spec, found = trace_with_warnings(function)
-    for warning in found:
-        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=2)
+    _warn(found, callers=2)
     made = Attention(spec)
     made.__doc__ = function.__doc__
     made.__module__ = function.__module__
@@ -360,7 +357,7 @@ class _Results:
 
 
 def _choose(loaded: Loaded, name: str | None, where: str) -> Attention | dict[str, Attention]:
-    _warn(loaded.warnings)
+    _warn(loaded.warnings, callers=3)
     specs = loaded.specs
     if name is not None:
         if name not in specs:
@@ -373,10 +370,10 @@ def _choose(loaded: Loaded, name: str | None, where: str) -> Attention | dict[st
     return {each: Attention(spec) for each, spec in specs.items()}
 
 
-def _warn(found: Sequence[Diagnostic]) -> None:
+def _warn(found: Sequence[Diagnostic], *, callers: int) -> None:
+    """Shows the warnings of a spec at the user's line, so many calls above."""
     for warning in found:
-        # At the line that called load, loads or attention.
-        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=4)
+        warnings.warn(render([warning]).removeprefix("warning: "), SpecWarning, stacklevel=callers + 1)
 
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

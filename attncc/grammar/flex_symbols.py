@@ -41,6 +41,11 @@ class Symbol(_Placeholder):
 
     expr: Expr
     span: Span | None
+    lines: PythonLines
+
+    def __hash__(self) -> int:
+        # Tensors hash by identity, so `q_idx in {1, 2}` would quietly be false.
+        raise self.lines.conversion_error("__hash__")
 
 
 class Partial(_Placeholder):
@@ -73,7 +78,7 @@ class Recorder(TorchFunctionMode):
     def symbol(self, expr: Expr, span: Span | None = None) -> Symbol:
         """A symbol that stands for an expression."""
         made = Tensor._make_subclass(Symbol, torch.empty((), dtype=_DTYPES[expr.sort], device="meta"))
-        made.expr, made.span = expr, span
+        made.expr, made.span, made.lines = expr, span, self._lines
         return made
 
     def result(self, value: object, function: str, span: Span | None) -> Symbol:

@@ -86,7 +86,9 @@ def _parsed(pieces: list[str], span: Span, lines: PythonLines) -> syntax.InAtten
 
 
 def _literal_offset(span: Span, text: str) -> int:
-    """Where the characters of a Python string literal with this text stand inside `span`; -1 where they do not."""
+    """Where a text stands in a Python argument: its name, or a string literal; -1 where it does not."""
+    if span.text.startswith(text):  # the argument's name
+        return span.start
     for quote in ('"', "'"):
         at = span.text.find(f"{quote}{text}{quote}")
         if at >= 0:

@@ -84,6 +84,8 @@ class PythonLines:
     def conversion_error(self, method: str) -> SpecError:
         """The exception for `int()`, `float()`, `range()`, `len()`, iteration and the like on a traced value."""
         span = self.here()
+        if span is not None and method == "__iter__":
+            span = _looped_over(span)
         name = None if span is None else _called(span)
         message, hint = self._conversion_words(method, name)
         return self.error(message, span, note="the function runs once, for all pairs at a time", hint=hint)
@@ -223,6 +225,16 @@ def _asking(source: Source) -> Iterator[tuple[ast.expr, str]]:
                 yield from ((test, "if") for test in tests)
             case ast.Call(func=ast.Name(id="min" | "max" | "any" | "all" as name)):
                 yield node, name
+
+
+def _looped_over(span: Span) -> Span:
+    """What a `for` statement at `span` iterates over; `span` itself where there is none."""
+    for node in _nodes(span.source):
+        if isinstance(node, ast.For):
+            start = _offset(span.source, node.lineno, node.col_offset)
+            if start == span.start:
+                return Span(span.source, *_extent(span.source, node.iter))
+    return span
 
 
 def _called(span: Span) -> str | None:

@@ -223,6 +223,7 @@ class Traced:
         raise self._lines.error("a traced value is one number and has no elements")
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refused: a traced value is not a function."""
         raise self._lines.error("a traced value is not a function")
 
     def _binary(self, operator: str, left: Any, right: Any) -> Traced:
@@ -233,7 +234,7 @@ class Traced:
 
     def _bits(self, on_ints: str, on_bools: str, left: Any, right: Any) -> Traced:
         parts = (traced(left, self._lines), traced(right, self._lines))
-        if all(p._sort is Sort.INT for p in parts):
+        if not any(p._sort is Sort.BOOL for p in parts):
             return Traced(self._lines, _Binary(on_ints), parts, sort=Sort.INT)
         build = _compare_build(on_bools) if on_bools == "!=" else _Binary(on_bools)
         return Traced(self._lines, build, parts, sort=Sort.BOOL)

@@ -45,6 +45,10 @@ def membership(b, h, q, k):
     return q in (1, 2)  # ^ q in (1, 2)
 
 
+def set_membership(b, h, q, k):
+    return q in {1, 2}  # ^ q in {1, 2}
+
+
 def conditional(b, h, q, k):
     return q if q > k else k  # ^ q > k
 
@@ -82,7 +86,7 @@ def new_axis(b, h, q, k):
 
 
 def whole(b, h, q, k):
-    return DOCS == k  # ^ DOCS == k
+    return k - DOCS > 0  # ^ k - DOCS
 
 
 def row_of_table(b, h, q, k):
@@ -165,6 +169,7 @@ REFUSED = [
     (disjunction, "Python's `or` cannot be traced", "write `x | y`"),
     (negation, "Python's `not` cannot be traced", "write `~x`"),
     (membership, "Python's `in` cannot be traced", "write `(x == 1) | (x == 2)`"),
+    (set_membership, "a traced value cannot be looked up in a dict or set", "compare it with each"),
     (conditional, "a Python conditional cannot branch on a traced value", "write `torch.where(condition, x, y)`"),
     (builtin_minimum, "Python's `min()` cannot be traced", "write `torch.minimum(x, y)`"),
     (mathematics, "`math.exp()` cannot be traced", "write `torch.exp(x)`"),

@@ -261,7 +261,7 @@ def helper(a):
 
 
 def literals_first(a):
-    a.mask((0 <= a.q) & (3 > a.k) & (5 != a.q - a.k) & (2.5 < a.k / 2))
+    a.mask((0 <= a.q) & (3 > a.k) & (5 != a.q - a.k) & (2.5 < a.k / 2))  # noqa: SIM300
 
 
 PAIRS: list[tuple[Callable[..., Any], str]] = [
