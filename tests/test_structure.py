@@ -35,7 +35,7 @@ HOMES = {
     "filelock": ["runtime/cache.py"],
     "lark": ["grammar/parser.py", "grammar/tables.py"],
     "matplotlib": ["cli/plot.py"],
-    "numpy": ["ir/meaning.py", "analysis/*", "runtime/*", "cli/plot.py"],
+    "numpy": ["ir/meaning.py", "passes/simplify.py", "analysis/*", "runtime/*", "cli/plot.py"],
     "platformdirs": ["runtime/cache.py"],
     "rich": ["cli/console.py"],
     "sympy": ["analysis/bounds.py"],
