@@ -126,9 +126,10 @@ def _scalars(signature: Signature, values: Mapping[str, Any]) -> tuple[list[int]
 def _int(signature: Signature, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise refuse(f"'{name}' is an int, but {_kind(value)} was given", _span(signature, name))
-    if not -(2**63) <= value < 2**63:
-        raise refuse(f"'{name}' does not fit in 64 bits: {value}", _span(signature, name))
-    return int(value)
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise refuse(f"'{name}' does not fit in 64 bits: {number}", _span(signature, name))
+    return number
 
 
 def _float(signature: Signature, name: str, value: Any) -> float:
