@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from attncc.grammar import syntax
-from attncc.grammar.builtins import ATTENTION_HEADS, FILE_HEADS
+from attncc.grammar.builtins import FILE_HEADS
 from attncc.grammar.report import Report
 from attncc.source import Source, Span
 
@@ -54,7 +55,8 @@ def group(source: Source, statements: Sequence[syntax.Statement], report: Report
 
 
 def _report_homeless(statement: syntax.InAttention, owner: syntax.Statement | None, report: Report) -> None:
-    head = statement.head if isinstance(statement, syntax.Broken) else statement.span.text.split(maxsplit=1)[0]
+    # The first word, as written: it may be the misspelling of a head.
+    head = re.match(r"\w*", statement.span.text)[0]  # type: ignore[index]
     span = Span(statement.span.source, statement.span.start, statement.span.start + len(head))
     if isinstance(owner, syntax.Define):
         hint = f"put `def {owner.name.text}` before the attention: a `def` ends the block above it"
@@ -62,7 +64,6 @@ def _report_homeless(statement: syntax.InAttention, owner: syntax.Statement | No
         hint = "put `use` at the top of the file: it ends the block above it"
     else:
         hint = "begin with `attention name`; its statements follow"
-    assert head in ATTENTION_HEADS
     report.error(f"'{head}' stands outside an attention", span, hint=hint)
 
 

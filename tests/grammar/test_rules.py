@@ -22,6 +22,7 @@ from attncc.ir.expr import (
 )
 from attncc.ir.intrinsics import call
 from attncc.ir.spec import Clause, Grid, RangeFact, Ratio, Softmax, SortedFact, Spec
+from attncc.ir.verify import verify
 
 q, k, b, h, row, s = Coord("q"), Coord("k"), Coord("b"), Coord("h"), Coord("row"), Score()
 INT, FLOAT = Sort.INT, Sort.FLOAT
@@ -29,6 +30,7 @@ INT, FLOAT = Sort.INT, Sort.FLOAT
 
 def spec_of(body: str, before: str = "") -> Spec:
     (spec,) = loads_specs(f"{before}attention a\n{body}").specs.values()
+    verify(spec)
     return spec
 
 
