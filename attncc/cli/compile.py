@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from attncc.cli.arguments import attentions, files_argument, name_option, scalars_of, set_option
+from attncc.cli.backend import require_triton
 from attncc.cli.console import bad, print_table, progress
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def command(
     registers, spills, shared memory, versions and the spec's hash. --set gives constants, which specialise.
     """
     found = attentions(files, name)
+    require_triton()
     with progress("loading torch and triton"):
         from attncc.compiler import compile
         from attncc.runtime.cache import Cache, default_config

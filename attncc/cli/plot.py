@@ -23,9 +23,16 @@ _DEFAULTS = Sizes(queries=512)
 _MOST_PAIRS = 2**24
 """More than anybody can look at, and what the dense mask takes is near a gigabyte."""
 
-_LIVE, _MASKED = "#1f3b6f", "#ffffff"
-_TILES = (("EMPTY: skipped", "#9a9a9a", 0.22), ("PARTIAL: masked inside", "#f08a24", 0.30),
-          ("FULL: no mask code", "#2a9d5c", 0.30))  # fmt: skip
+_WRONG = "#d7263d"
+_COLOURS = (
+    ("#ececec", "EMPTY tile, skipped"),
+    (_WRONG, "live, but skipped: a wrong proof"),
+    ("#fbdcb8", "PARTIAL tile, masked pair"),
+    ("#d9822b", "PARTIAL tile, live pair"),
+    (_WRONG, "masked, but taken for live: a wrong proof"),
+    ("#2c7a5b", "FULL tile, no mask code"),
+)
+"""By twice the kind of the tile, plus one for a live pair. The two wrong ones are there to be seen if they happen."""
 
 
 @click.command(
@@ -119,33 +126,30 @@ def _mask_and_plan(spec: Spec, problem: Problem, tile: tuple[int, int], seed: in
 
 
 def _draw(mask: NDArray[np.bool_], plan: Plan, batch: int, head: int, path: Path) -> None:
+    import numpy as np
+
     # The object interface: no window system is asked for, no global figure is left behind.
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Patch
 
     queries, keys = mask.shape
-    figure = Figure(figsize=(7.5, 6.2), layout="constrained")
+    rows, columns = plan.tile
+    kinds = plan.tiles(batch, head).repeat(rows, axis=0).repeat(columns, axis=1)[:queries, :keys]
+    what = 2 * kinds + mask
+    figure = Figure(figsize=(7.5, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(
-        mask, cmap=ListedColormap([_MASKED, _LIVE]), vmin=0, vmax=1, interpolation="nearest", aspect="auto",
-        extent=(0, keys, queries, 0),
+        what, cmap=ListedColormap([colour for colour, _ in _COLOURS]), vmin=0, vmax=len(_COLOURS) - 1,
+        interpolation="nearest", aspect="auto", extent=(0, keys, queries, 0),
     )  # fmt: skip
-    rows, columns = plan.tile
-    for (i, j), kind in _items(plan.tiles(batch, head)):
-        _, colour, alpha = _TILES[kind]
-        corner, width, height = (j * columns, i * rows), min(columns, keys - j * columns), min(rows, queries - i * rows)
-        axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=alpha, linewidth=0))
-        axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.6))
+    axes.hlines(range(rows, queries, rows), 0, keys, colors="white", linewidth=0.5)
+    axes.vlines(range(columns, keys, columns), 0, queries, colors="white", linewidth=0.5)
     axes.set(
-        xlim=(0, keys), ylim=(queries, 0), xlabel="key", ylabel="query",
+        xlabel="key", ylabel="query",
         title=f"{plan.spec.name}: {queries} queries, {keys} keys, tiles of {rows} x {columns}",
     )  # fmt: skip
-    pixels = [Patch(facecolor=_LIVE, label="live pair"), Patch(facecolor=_MASKED, edgecolor="#888888", label="masked")]
-    tiles = [Patch(facecolor=c, alpha=a + 0.2, label=f"tile {label}") for label, c, a in _TILES]
-    figure.legend(handles=[*pixels, *tiles], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    present = [_COLOURS[i] for i in np.unique(what)]
+    legend = [Patch(facecolor=colour, label=label) for colour, label in present]
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
-
-
-def _items(tiles: NDArray[np.int8]) -> list[tuple[tuple[int, int], int]]:
-    return [((i, j), int(kind)) for i, row in enumerate(tiles) for j, kind in enumerate(row)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from attncc.cli.arguments import Sizes, attentions, files_argument, name_option, problem_of, size_options
+from attncc.cli.backend import triton_device
 from attncc.cli.console import bad, good, print_table, progress
 
 if TYPE_CHECKING:
@@ -41,20 +41,14 @@ def command(files: tuple[str, ...], name: str | None, dtypes: tuple[str, ...], s
     """
     found = attentions(files, name)
     with progress("loading torch"):
-        import torch
-
-        on_gpu = torch.cuda.is_available()
-        if not on_gpu:
-            # Triton reads this when it is first imported, and this process exists for this command alone.
-            os.environ["TRITON_INTERPRET"] = "1"
-    where = torch.cuda.get_device_name() if on_gpu else "Triton's interpreter on the CPU"
+        device, where = triton_device()
     click.echo(f"backend: triton, on {where}")
     rows, missed = [], 0
     for _, spec in found:
         problem = problem_of(spec, _DEFAULTS, options)
         for dtype in dtypes:
             with progress(f"verifying {spec.name} in {dtype}"):
-                compared = _compare(spec, problem, dtype, "cuda" if on_gpu else "cpu", seed)
+                compared = _compare(spec, problem, dtype, device, seed)
             rows += [_row(spec.name, dtype, c) for c in compared]
             missed += sum(not c.is_met for c in compared)
     print_table(None, ["attention", "dtype", "tensor", "error>", "allowed>", ""], rows)
