@@ -7,6 +7,7 @@ depend on how precisely a backend computes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ from attncc.ir.expr import (
     Size,
     Sort,
     children,
+    postorder,
 )
 from attncc.ir.intrinsics import INTRINSICS
 
@@ -69,8 +71,12 @@ class Evaluator:
             case Param(name=name):
                 return self.scalars[name]
             case _:
-                value = self(expr).item()
-                return value if expr.sort is Sort.FLOAT else bool(value) if expr.sort is Sort.BOOL else int(value)
+                # Calls repeat their sizes: what was computed once is looked up by the values it was computed from.
+                return _host_value(expr, tuple(self._leaf(leaf) for leaf in _leaves(expr)))
+
+    def _leaf(self, leaf: Size | Param) -> str:
+        # As text, because 0.0 and -0.0 are equal.
+        return repr(self.sizes[leaf.name] if isinstance(leaf, Size) else self.scalars[leaf.name])
 
     def _node(self, node: Expr, exact: bool) -> Tensor:
         match node:
@@ -123,6 +129,28 @@ def load(tensor: Tensor, index: list[Tensor]) -> Tensor:
         valid = valid & (i >= 0) & (i < length)
     inside = tensor[tuple(i.clamp(0, length - 1) for i, length in zip(index, tensor.shape, strict=True))]
     return torch.where(valid, inside, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+
+@functools.lru_cache(maxsize=4096)
+def _leaves(expr: Expr) -> tuple[Size | Param, ...]:
+    return tuple(n for n in postorder(expr) if isinstance(n, Size | Param))
+
+
+@functools.lru_cache(maxsize=4096)
+def _host_value(expr: Expr, values: tuple[str, ...]) -> Scalar:
+    leaves = [(leaf, _parsed(text, leaf.sort)) for leaf, text in zip(_leaves(expr), values, strict=True)]
+    evaluator = Evaluator(
+        scalars={leaf.name: value for leaf, value in leaves if isinstance(leaf, Param)},
+        sizes={leaf.name: int(value) for leaf, value in leaves if isinstance(leaf, Size)},
+    )
+    value = evaluator(expr).item()
+    return float(value) if expr.sort is Sort.FLOAT else bool(value) if expr.sort is Sort.BOOL else int(value)
+
+
+def _parsed(text: str, sort: Sort) -> Scalar:
+    if sort is Sort.FLOAT:
+        return float(text)
+    return int(text) if sort is Sort.INT else text == "True"
 
 
 def _postorder(root: Expr) -> Iterator[tuple[Expr, bool]]:

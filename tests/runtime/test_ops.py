@@ -262,6 +262,8 @@ def test_results_without_a_gradient_and_unused_results() -> None:
     with torch.no_grad():
         assert not attncc.loads(TEXT)(**given, backend="oracle").requires_grad
     assert out.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(attncc.loads(TEXT)(**given, backend="oracle"), out)
 
 
 def test_the_row_state_of_other_weights_has_no_gradient() -> None:
