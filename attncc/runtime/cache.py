@@ -1,6 +1,6 @@
 """Generated modules on disk, by content: atomic, validated, shared by processes, private to the user.
 
-`docs/decisions/0003-disk-cache.md` says why it is built this way.
+`docs/decisions/disk-cache.md` says why it is built this way.
 """
 
 from __future__ import annotations
