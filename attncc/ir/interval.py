@@ -229,10 +229,10 @@ def _int_power(a: Interval, b: Interval) -> Interval:
     (low, high), (exponent, last) = _ends(a), _ends(b)
     if exponent != last or exponent < 0:
         return UNKNOWN
-    if exponent > 64:  # beyond -1 .. 1 it wraps in any case; the exact power would be enormous
-        exponent = 63 + exponent % 2 if low >= -1 and high <= 1 else 65
-    if exponent == 65:
-        return UNKNOWN
+    if exponent > 64:  # the exact power would be enormous; parity is all that counts for -1, 0 and 1
+        if low < -1 or high > 1:
+            return UNKNOWN
+        exponent = 64 - exponent % 2
     found = [low**exponent, high**exponent]
     if exponent and exponent % 2 == 0 and low <= 0 <= high:
         found.append(0)
