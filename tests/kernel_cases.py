@@ -41,7 +41,7 @@ def _example(name: str) -> str:
 
 
 def _slopes(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
-    return {"slopes": torch.rand(shape.heads, generator=generator).requires_grad_()}
+    return {"slopes": (0.25 * torch.rand(shape.heads, generator=generator)).requires_grad_()}
 
 
 def _documents(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _sink(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
 
 def _blocks(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
     blocks = -(-shape.keys // 8)
-    return {"random": torch.randint(0, blocks, (shape.heads, blocks, 3), generator=generator), "block": 8}
+    return {"drawn": torch.randint(0, blocks, (shape.heads, blocks, 3), generator=generator), "block": 8}
 
 
 def _dense_bias(shape: Shape, generator: torch.Generator) -> dict[str, Any]:

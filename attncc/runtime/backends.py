@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from attncc.codegen.expressions import field_name
 from attncc.codegen.options import DType, Options, Target
 from attncc.errors import ArgumentError, BackendError, Diagnostic, UnsupportedError, did_you_mean
 from attncc.ir.expr import Scalar
@@ -163,8 +164,10 @@ def options_of(bound: Bound) -> Options:
 
 
 def _call_values(bound: Bound) -> dict[str, Any]:
-    values: dict[str, Any] = {"scale": bound.scale, "q_offset": bound.q_offset, **bound.params, **bound.tensors}
-    values |= {name: bound.sizes[name] for name in bound.spec.extents}
+    named: dict[str, Any] = {**bound.params, **bound.tensors}
+    named |= {name: bound.sizes[name] for name in bound.spec.extents}
+    values: dict[str, Any] = {"scale": bound.scale, "q_offset": bound.q_offset}
+    values |= {field_name(name): value for name, value in named.items()}
     if bound.spec.grid is not None:
         values |= {f"queries_{axis}": bound.sizes[f"queries.{axis}"] for axis in bound.spec.grid.queries}
         values |= {f"keys_{axis}": bound.sizes[f"keys.{axis}"] for axis in bound.spec.grid.keys}
@@ -178,6 +181,11 @@ def _is_wide(bound: Bound) -> bool:
     if isinstance(bound.q_offset, Tensor):
         return bound.q_offset.dtype in (torch.int32, torch.int64)
     if any(size >= NARROW for size in bound.sizes.values()):
+        return True
+    # Offsets into inputs are 32-bit too.
+    if any(
+        sum((n - 1) * abs(s) for n, s in zip(t.shape, t.stride(), strict=True)) >= 2**31 for t in bound.tensors.values()
+    ):
         return True
     whole = [v for v in bound.scalars.values() if isinstance(v, int)]
     return any(abs(v) > NARROW for v in (bound.q_offset, *whole))

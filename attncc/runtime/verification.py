@@ -71,14 +71,20 @@ def same_dtype(attention: Any, query: Tensor, key: Tensor, value: Tensor, **argu
         return attention.reference(query, key, value, **arguments)
 
 
-def allowed_error(reference: Tensor, plain: Tensor) -> float:
-    """The most by which a result may differ from `reference`, `plain` being the dense formula in the result's dtype."""
+def allowed_error(reference: Tensor, plain: Tensor, *, gradient: bool = False) -> float:
+    """The most by which a result may differ from `reference`, `plain` being the dense formula in the result's dtype.
+
+    The rule's factor 2 holds for what a forward gives. A gradient has 4, in float32 8: a backward that keeps no
+    score matrix recomputes the weights from a rounded lse and takes rowsum(dO · O) from a rounded out, where the
+    plain formula has both at hand (`docs/decisions/error-rule-for-gradients.md`).
+    """
     wanted = reference.double()
     finite = torch.isfinite(wanted)
     stored = wanted.to(plain.dtype)
     wobble = ((stored + 0.3 - 0.3).double() - stored.double())[finite]
     # The project's rule, for every dtype: a kernel that misses it in float32 loses more than the plain formula does.
-    return 2 * _largest((plain.double() - wanted)[finite]) + 2 * _largest(wobble)
+    factor = 2 if not gradient else 8 if plain.dtype == torch.float32 else 4
+    return factor * (_largest((plain.double() - wanted)[finite]) + _largest(wobble))
 
 
 def _gradients(results: Mapping[str, Tensor], leaves: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -101,7 +107,8 @@ def _comparison(name: str, found: Tensor, wanted: Tensor, plain: Tensor) -> Comp
     ours, theirs = found.double(), wanted.double()
     finite = torch.isfinite(theirs)
     agree = torch.equal(torch.isfinite(ours), finite) and torch.equal(ours[~finite], theirs[~finite])
-    return Comparison(name, _largest((ours - theirs)[finite]), allowed_error(wanted, plain), agree)
+    allowed = allowed_error(wanted, plain, gradient=name not in ("out", "lse"))
+    return Comparison(name, _largest((ours - theirs)[finite]), allowed, agree)
 
 
 def _largest(values: Tensor) -> float:

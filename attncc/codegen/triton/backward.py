@@ -25,7 +25,7 @@ from attncc.codegen.triton.leaves import (
     reweighted,
     row_ranges,
 )
-from attncc.codegen.triton.tiles import load_row_values, load_rows, store_rows
+from attncc.codegen.triton.tiles import load_row_values, load_rows, product, product_onto, store_rows
 
 
 @triton.jit(do_not_specialize=["values"])
@@ -72,8 +72,8 @@ def dquery_kernel(
         k = tl.minimum(lane, stop - 1)
         key_tile = load_rows(key, b, h_kv, start, values.keys, False, BLOCK_K, DIM, WIDTH)
         value_tile = load_rows(value, b, h_kv, start, values.keys, False, BLOCK_K, DIM_V, WIDTH_V)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
-        dout = tl.dot(grad_tile, tl.trans(value_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
+        dout = product(grad_tile, tl.trans(value_tile), PRECISION)
         live = mask(b, h, row, k, values) & (lane < stop)
         weight = tl.where(live, pair_weight(dot, scale, row_norm, b, h, row, k, values), 0.0)
         dweight = reweighted(dout, b, h, row, k, values)
@@ -82,21 +82,21 @@ def dquery_kernel(
         if LEARNS:
             learn(ds, weight * dout, dot, scale, b, h, row, k, grads, values)
         ds = tl.where(live, dscaled(ds, dot, scale, b, h, row, k, values), 0.0)
-        accumulator = tl.dot(ds.to(key_tile.dtype), key_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(ds.to(key_tile.dtype), key_tile, accumulator, PRECISION)
     for t in range(0, full_key_tiles(ranges, BLOCK_K)):
         start = full_key_tile(t, ranges, BLOCK_K)
         k = (start + tl.arange(0, BLOCK_K))[None, :]
         key_tile = load_rows(key, b, h_kv, start, values.keys, True, BLOCK_K, DIM, WIDTH)
         value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
-        dout = tl.dot(grad_tile, tl.trans(value_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
+        dout = product(grad_tile, tl.trans(value_tile), PRECISION)
         weight = pair_weight(dot, scale, row_norm, b, h, row, k, values)
         dweight = reweighted(dout, b, h, row, k, values)
         ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
         if LEARNS:
             learn(ds, weight * dout, dot, scale, b, h, row, k, grads, values)
         ds = dscaled(ds, dot, scale, b, h, row, k, values)
-        accumulator = tl.dot(ds.to(key_tile.dtype), key_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(ds.to(key_tile.dtype), key_tile, accumulator, PRECISION)
 
     store_rows(dquery, accumulator * scale, b, h, first, values.queries, BLOCK_Q, DIM, WIDTH)
 
@@ -150,16 +150,16 @@ def dkeyvalue_kernel(
             grad_tile = load_rows(grad_out, b, h, start, values.queries, False, BLOCK_Q, DIM_V, WIDTH_V)
             row_norm = load_row_values(norm, b, h, start, values, NORM_PAST_END, BLOCK_Q)[None, :]
             row_shift = load_row_values(shift, b, h, start, values, 0.0, BLOCK_Q)[None, :]
-            dot = tl.dot(key_tile, tl.trans(query_tile), input_precision=PRECISION)
-            dout = tl.dot(value_tile, tl.trans(grad_tile), input_precision=PRECISION)
+            dot = product(key_tile, tl.trans(query_tile), PRECISION)
+            dout = product(value_tile, tl.trans(grad_tile), PRECISION)
             live = mask(b, h, row, k, values) & (lane < stop)
             weight = tl.where(live, pair_weight(dot, scale, row_norm, b, h, row, k, values), 0.0)
             factored = reweighted(weight, b, h, row, k, values).to(grad_tile.dtype)
-            dvalue_tile = tl.dot(factored, grad_tile, dvalue_tile, input_precision=PRECISION)
+            dvalue_tile = product_onto(factored, grad_tile, dvalue_tile, PRECISION)
             dweight = reweighted(dout, b, h, row, k, values)
             ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
             ds = tl.where(live, dscaled(ds, dot, scale, b, h, row, k, values), 0.0)
-            dkey_tile = tl.dot(ds.to(query_tile.dtype), query_tile, dkey_tile, input_precision=PRECISION)
+            dkey_tile = product_onto(ds.to(query_tile.dtype), query_tile, dkey_tile, PRECISION)
         for t in range(0, full_row_tiles(ranges, BLOCK_Q)):
             start = full_row_tile(t, ranges, BLOCK_Q)
             row = (start + tl.arange(0, BLOCK_Q))[None, :]
@@ -167,15 +167,15 @@ def dkeyvalue_kernel(
             grad_tile = load_rows(grad_out, b, h, start, values.queries, True, BLOCK_Q, DIM_V, WIDTH_V)
             row_norm = load_row_values(norm, b, h, start, values, NORM_PAST_END, BLOCK_Q)[None, :]
             row_shift = load_row_values(shift, b, h, start, values, 0.0, BLOCK_Q)[None, :]
-            dot = tl.dot(key_tile, tl.trans(query_tile), input_precision=PRECISION)
-            dout = tl.dot(value_tile, tl.trans(grad_tile), input_precision=PRECISION)
+            dot = product(key_tile, tl.trans(query_tile), PRECISION)
+            dout = product(value_tile, tl.trans(grad_tile), PRECISION)
             weight = pair_weight(dot, scale, row_norm, b, h, row, k, values)
             factored = reweighted(weight, b, h, row, k, values).to(grad_tile.dtype)
-            dvalue_tile = tl.dot(factored, grad_tile, dvalue_tile, input_precision=PRECISION)
+            dvalue_tile = product_onto(factored, grad_tile, dvalue_tile, PRECISION)
             dweight = reweighted(dout, b, h, row, k, values)
             ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
             ds = dscaled(ds, dot, scale, b, h, row, k, values)
-            dkey_tile = tl.dot(ds.to(query_tile.dtype), query_tile, dkey_tile, input_precision=PRECISION)
+            dkey_tile = product_onto(ds.to(query_tile.dtype), query_tile, dkey_tile, PRECISION)
 
     store_rows(dkey, dkey_tile * scale, b, h_kv, first, values.keys, BLOCK_K, DIM, WIDTH)
     store_rows(dvalue, dvalue_tile, b, h_kv, first, values.keys, BLOCK_K, DIM_V, WIDTH_V)

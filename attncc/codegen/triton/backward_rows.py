@@ -77,7 +77,7 @@ def ratio_rows_kernel(
     row_total = load_row_values(total, b, h, first, values, 0.0, BLOCK_Q)
     row_count = load_row_values(count, b, h, first, values, 0.0, BLOCK_Q).to(tl.int32)
     divisor = denominator(row_total, row_count, b, h, row, values)
-    row_norm = tl.where(divisor == 0.0, 0.0, 1.0 / divisor)
+    row_norm = tl.where(divisor == 0.0, 0.0, 1.0 / tl.where(divisor == 0.0, 1.0, divisor))
     ddenominator = -delta * row_norm
     row_shift = ddenominator * denominator_slope(row_total, row_count, b, h, row, values)
     row_shift = tl.where(divisor == 0.0, 0.0, row_shift)

@@ -14,7 +14,7 @@ from attncc.codegen.triton.leaves import (
     partial_key_tiles,
     reweighted,
 )
-from attncc.codegen.triton.tiles import load_rows, store_row_values, store_rows
+from attncc.codegen.triton.tiles import load_rows, product, product_onto, store_row_values, store_rows
 
 
 @triton.jit(do_not_specialize=["values"])
@@ -56,7 +56,7 @@ def forward_kernel(
         lane = start + tl.arange(0, BLOCK_K)
         k = tl.minimum(lane, stop - 1)
         key_tile = load_rows(key, b, h_kv, start, values.keys, False, BLOCK_K, DIM, WIDTH)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
         live = mask(b, h, row[:, None], k[None, :], values) & (lane < stop)[None, :]
         live = tl.broadcast_to(live, [BLOCK_Q, BLOCK_K])
         # The mask comes after f: sigmoid(-inf) is 0, but f(-inf) in general is not.
@@ -65,23 +65,24 @@ def forward_kernel(
         row_count += tl.sum(live.to(tl.int32), 1)
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, False, BLOCK_K, DIM_V, WIDTH_V)
-        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(weight.to(value_tile.dtype), value_tile, accumulator, PRECISION)
     for t in range(0, full_key_tiles(ranges, BLOCK_K)):
         start = full_key_tile(t, ranges, BLOCK_K)
         k = start + tl.arange(0, BLOCK_K)
         key_tile = load_rows(key, b, h_kv, start, values.keys, True, BLOCK_K, DIM, WIDTH)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
         weight = numerator(dot, scale, b, h, row[:, None], k[None, :], values)
         row_total += tl.sum(weight, 1)
         row_count += BLOCK_K
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
-        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(weight.to(value_tile.dtype), value_tile, accumulator, PRECISION)
 
     if NORMALIZED:
         divisor = denominator(row_total, row_count, b, h, row, values)
         # A zero denominator gives 0.
-        accumulator = accumulator * tl.where(divisor == 0.0, 0.0, 1.0 / divisor)[:, None]
+        inverse = tl.where(divisor == 0.0, 0.0, 1.0 / tl.where(divisor == 0.0, 1.0, divisor))
+        accumulator = accumulator * inverse[:, None]
         store_row_values(total, row_total, b, h, first, values, BLOCK_Q)
         store_row_values(count, row_count.to(tl.float32), b, h, first, values, BLOCK_Q)
     store_rows(out, accumulator, b, h, first, values.queries, BLOCK_Q, DIM_V, WIDTH_V)

@@ -14,7 +14,7 @@ from attncc.codegen.triton.leaves import (
     reweighted,
     with_sinks,
 )
-from attncc.codegen.triton.tiles import load_rows, store_row_values, store_rows
+from attncc.codegen.triton.tiles import load_rows, product, product_onto, store_row_values, store_rows
 
 
 @triton.jit(do_not_specialize=["values"])
@@ -54,31 +54,32 @@ def forward_kernel(
         lane = start + tl.arange(0, BLOCK_K)
         k = tl.minimum(lane, stop - 1)
         key_tile = load_rows(key, b, h_kv, start, values.keys, False, BLOCK_K, DIM, WIDTH)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
         live = mask(b, h, row[:, None], k[None, :], values) & (lane < stop)[None, :]
         logit = tl.where(live, logits(dot, scale, b, h, row[:, None], k[None, :], values), float("-inf"))
         row_max, row_sum, keep, weight = online_softmax(row_max, row_sum, logit)
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, False, BLOCK_K, DIM_V, WIDTH_V)
         accumulator = accumulator * keep[:, None]
-        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(weight.to(value_tile.dtype), value_tile, accumulator, PRECISION)
     for t in range(0, full_key_tiles(ranges, BLOCK_K)):
         start = full_key_tile(t, ranges, BLOCK_K)
         k = start + tl.arange(0, BLOCK_K)
         key_tile = load_rows(key, b, h_kv, start, values.keys, True, BLOCK_K, DIM, WIDTH)
-        dot = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION)
+        dot = product(query_tile, tl.trans(key_tile), PRECISION)
         logit = logits(dot, scale, b, h, row[:, None], k[None, :], values)
         row_max, row_sum, keep, weight = online_softmax(row_max, row_sum, logit)
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
         accumulator = accumulator * keep[:, None]
-        accumulator = tl.dot(weight.to(value_tile.dtype), value_tile, accumulator, input_precision=PRECISION)
+        accumulator = product_onto(weight.to(value_tile.dtype), value_tile, accumulator, PRECISION)
 
     before = row_max
     row_max, row_sum = with_sinks(row_max, row_sum, b, h, row, values)
     finite_max = tl.where(row_max == float("-inf"), 0.0, row_max)
-    # A row that saw nothing has sum 0 and accumulator 0: its output is 0 and its lse is -inf.
-    rescale = tl.exp2(before - finite_max) / tl.where(row_sum == 0.0, 1.0, row_sum)
+    # A row that saw nothing has maximum -inf, sum 0 and accumulator 0: its output is 0 and its lse is -inf.
+    row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)
+    rescale = tl.exp2(before - finite_max) / row_sum
     store_rows(out, accumulator * rescale[:, None], b, h, first, values.queries, BLOCK_Q, DIM_V, WIDTH_V)
     natural_lse = (row_max + tl.log2(row_sum)) * 0.6931471805599453
     store_row_values(lse, natural_lse, b, h, first, values, BLOCK_Q)

@@ -87,7 +87,7 @@ def launch_constants(options: Options, schedule: Schedule) -> str:
     width, width_v = width_of(options.dim), width_of(options.dim_v)
     lines = [
         f"SHAPE = dict(DIM={options.dim}, DIM_V={options.dim_v}, WIDTH={width}, WIDTH_V={width_v})",
-        f'PRECISION = "{options.precision}"',
+        f'PRECISION = "{_precision(options)}"',
     ]
     named = (("FORWARD", schedule.forward), ("DQUERY", schedule.dquery), ("DKEYVALUE", schedule.dkeyvalue))
     lines += [f"{name} = {_launch(launch)}" for name, launch in named]
@@ -111,6 +111,12 @@ def _launch(launch: Launch) -> str:
         f"dict(BLOCK_Q={launch.block_q}, BLOCK_K={launch.block_k}, "
         f"num_warps={launch.num_warps}, num_stages={launch.num_stages})"
     )
+
+
+def _precision(options: Options) -> str:
+    if options.target.backend == "interpreter":
+        return "widened" if options.dtype == "bfloat16" else "ieee"
+    return options.precision
 
 
 def _keywords(layout: HostLayout) -> str:
@@ -278,7 +284,8 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
         f"            NORM_PAST_END={norm_past_end}, **SHAPE, **DKEYVALUE, PRECISION=PRECISION{_options(fusion)},",
         "        )",
     ]
-    learned = ", ".join(f'"{n}": grads.{n}' for n in layout.learnable)
+    taught = [i.name for i in layout.spec.inputs if i.learnable]
+    learned = ", ".join(f'"{name}": grads.{field_name(name)}' for name in taught)
     lines.append(f"    return dquery, dkey, dvalue, {{{learned}}}")
     return "\n".join(lines)
 
@@ -287,7 +294,9 @@ def _attention(layout: HostLayout) -> str:
     tensors = [field_name(i.name) for i in layout.spec.inputs]
     plain = [a for a in layout.arguments if a not in tensors]
     inputs = "".join(f", {name}" for name in tensors)
-    gradients = [f'grads["{name}"].to({name}.dtype)' if name in layout.learnable else "None" for name in tensors]
+    gradients = [
+        f'grads["{i.name}"].to({field_name(i.name)}.dtype)' if i.learnable else "None" for i in layout.spec.inputs
+    ]
     settings = "".join(f", {name}={name}" for name in plain)
     unpack = f"        {', '.join(tensors)}{',' if len(tensors) == 1 else ''} = tensors" if tensors else None
     lines: Sequence[str | None] = [

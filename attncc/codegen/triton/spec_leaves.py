@@ -166,7 +166,7 @@ class LeafWriter:
         lines += printed.lines
         for text in printed.roots:
             lines += [
-                f"sink = {text} * LOG2E + tl.zeros(row_max.shape, tl.float32)",
+                f"sink = (tl.zeros(row_max.shape, tl.float32) + {text}) * LOG2E",
                 "new_max = tl.maximum(row_max, sink)",
                 'finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)',
                 "row_sum = row_sum * tl.exp2(row_max - finite_max) + tl.exp2(sink - finite_max)",
@@ -254,7 +254,8 @@ class LeafWriter:
             printed = self._printer.print(clause.expr, *by_load.values(), *indices)
             lines += printed.lines
             # d(loss)/d(any logit) = -weight · shift where no value is attached.
-            lines.append(f"dsink = -tl.exp2({printed.roots[0]} * LOG2E - norm) * shift")
+            lines.append(f"sink = (tl.zeros(norm.shape, tl.float32) + {printed.roots[0]}) * LOG2E")
+            lines.append("dsink = -tl.exp2(sink - norm) * shift")
             texts = dict(zip([*by_load.values(), *indices], printed.roots[1:], strict=True))
             for load, slope in by_load.items():
                 assert isinstance(load, Load)

@@ -53,6 +53,25 @@ def store_row_values(pointer, row_values, b, h, start, values, BLOCK: tl.constex
 
 
 @triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """`a @ b`, summed in float32. See `product_onto` for PRECISION."""
+    return product_onto(a, b, tl.zeros([a.shape[0], b.shape[1]], tl.float32), PRECISION)
+
+
+@triton.jit
+def product_onto(a, b, accumulator, PRECISION: tl.constexpr):
+    """`accumulator + a @ b` in float32.
+
+    PRECISION is Triton's `input_precision` for float32 operands; or "widened", for Triton's interpreter alone, which
+    would multiply the bits of bfloat16 as if they were ints: widening first gives what matrix units compute.
+    """
+    if PRECISION == "widened":
+        return accumulator + tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        return tl.dot(a, b, accumulator, input_precision=PRECISION)
+
+
+@triton.jit
 def _row_pointers(matrix, b, h, start, BLOCK: tl.constexpr):
     base = matrix.pointer + tl.cast(b, tl.int64) * matrix.stride_b + tl.cast(h, tl.int64) * matrix.stride_h
     row = tl.cast(start, tl.int64) + tl.arange(0, BLOCK)
