@@ -26,7 +26,9 @@ def load_parser(transformer: lark.Transformer[Any, Any]) -> lark.Lark:
         return lark.Lark(grammar, transformer=transformer, **_OPTIONS)
     data, memo = stored
     # What lark's own generator of standalone parsers calls; it has no public name.
-    loaded: lark.Lark = lark.Lark._load_from_dict(data, memo, transformer=transformer)
+    loaded: lark.Lark = lark.Lark._load_from_dict(  # type: ignore[no-untyped-call]
+        data, memo, transformer=transformer
+    )
     return loaded
 
 

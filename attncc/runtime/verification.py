@@ -2,6 +2,7 @@
 
 The rule: `max|out - ref| <= 2 max|dense same-dtype - ref| + 2 max|(ref + 0.3 - 0.3) - ref|`, where ref is the float64
 oracle. The first term is what the plain formula loses in that dtype, the second what storing such numbers loses.
+Gradients have a larger factor than 2; `allowed_error` says which and why.
 """
 
 from __future__ import annotations
@@ -82,7 +83,6 @@ def allowed_error(reference: Tensor, plain: Tensor, *, gradient: bool = False) -
     finite = torch.isfinite(wanted)
     stored = wanted.to(plain.dtype)
     wobble = ((stored + 0.3 - 0.3).double() - stored.double())[finite]
-    # The project's rule, for every dtype: a kernel that misses it in float32 loses more than the plain formula does.
     factor = 2 if not gradient else 8 if plain.dtype == torch.float32 else 4
     return factor * (_largest((plain.double() - wanted)[finite]) + _largest(wobble))
 
