@@ -49,7 +49,7 @@ def signatures(module: ModuleType, layout: HostLayout, fusion: bool) -> tuple[Ke
 def _signature(module: ModuleType, layout: HostLayout, name: str, fusion: bool) -> KernelSignature:
     kernel = getattr(module, name)
     launch = dict(_launch(module, name))
-    options = {key: launch.pop(key) for key in ("num_warps", "num_stages") if key in launch}
+    options: dict[str, Any] = {key: launch.pop(key) for key in ("num_warps", "num_stages") if key in launch}
     constants = {**module.SHAPE, **launch, "PRECISION": module.PRECISION}
     pairs, rows = learns(layout.spec)
     constants |= {"LEARNS": pairs if name == "dquery_kernel" else rows, "HAS_GRAD_LSE": True}
