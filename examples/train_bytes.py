@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = train(settings, device=device, report=print)
 
     options.out.mkdir(parents=True, exist_ok=True)
-    picture = options.out / "train_bytes.png"
+    picture = options.out / "train_bytes_loss.png"
     draw(result, picture)
     (options.out / "sample.txt").write_text(result.sample, encoding="utf-8")
 

@@ -81,7 +81,7 @@ def test_command_line_writes_picture_and_sample(
     settings = tiny(train_bytes)
     monkeypatch.setattr(train_bytes, "Settings", lambda **given: dataclasses.replace(settings, **given))
     assert train_bytes.main(["--steps", "12", "--backend", "oracle", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "train_bytes.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "train_bytes_loss.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "sample.txt").read_text(encoding="utf-8").startswith("def ")
     assert "bits per byte" in capsys.readouterr().out
 
@@ -118,3 +118,42 @@ def test_other_excerpts_and_later_bytes_do_not_change_a_prediction(train_bytes: 
         before, after = model(text, doc), model(changed, doc)
     torch.testing.assert_close(before[:, 16:30], after[:, 16:30])
     assert not torch.allclose(before[:, 30:32], after[:, 30:32])
+
+
+def test_demo_takes_an_example_through_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = imported("demo")
+    assert demo.main(["--only", "causal", "--seconds", "0", "--out", str(tmp_path)]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("causal "))
+    name, check, *_, registers, _, shared, worst, verify = row.split()
+    assert (name, check, verify) == ("causal", "✓", "✓")
+    assert 0 < float(worst) <= 1
+    assert int(registers) > 0
+    assert int(shared) > 0
+    assert (tmp_path / "causal.png").exists()
+    assert {p.suffix for p in (tmp_path / "kernels" / "causal" / "cuda-90").iterdir()} == {".py", ".cubin", ".json"}
+
+
+def test_demo_fails_where_a_spec_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = imported("demo")
+    (tmp_path / "wrong.attn").write_text("attention wrong\n  mask k <= quary\n")
+    monkeypatch.setattr(demo, "EXAMPLES", tmp_path)
+    assert demo.main(["--seconds", "0", "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr().out
+    assert "check failed" in shown
+    assert "quary" in shown
+
+
+@pytest.mark.parametrize(
+    ("table", "worst"),
+    [
+        (" a  fp32  out  1.00e-06  4.00e-06  ok \n a  fp32  dkey  3.00e-06  4.00e-06  ok \n", 0.75),
+        (" a  fp32  out  8.00e-06  4.00e-06  missed \n", 2.0),
+        (" a  fp32  out  0.00e+00  0.00e+00  ok \n", 0.0),
+        (" a  fp32  out  1.00e-09  0.00e+00  missed \n", math.inf),
+        ("error: no device\n", None),
+    ],
+)
+def test_demo_reads_the_worst_error(table: str, worst: float | None) -> None:
+    assert imported("demo")._worst(table) == worst
