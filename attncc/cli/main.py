@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from attncc.errors import (
     did_you_mean,
 )
 
-DONE, WRONG, MISUSED, CANNOT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, WRONG, MISUSED, CANNOT, BROKEN, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 COMMANDS: Mapping[str, str] = {
     "check": "Parse and type-check specs.",
@@ -73,6 +74,7 @@ class _Commands(click.Group):
     "  1  the spec is wrong, or a verification missed\n"
     "  2  the command line is wrong: an option, a file, a value\n"
     "  3  it cannot be done here: not supported yet, no device or compiler, an unsafe cache\n"
+    "  4  a mistake in attncc itself\n"
     "\n"
     "\b\nFor example:\n"
     "  attncc new my_attention\n"
@@ -106,6 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         echo_error(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
         return MISUSED
+    except Exception:
+        # Anything else is ours, and must not look like the exit code of a wrong spec.
+        traceback.print_exc()
+        echo_error("this is a mistake in attncc itself; please report it with the lines above")
+        return BROKEN
     return result if isinstance(result, int) else DONE
 
 

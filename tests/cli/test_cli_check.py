@@ -86,7 +86,7 @@ def test_help_lists_every_command_and_code(attncc: Callable) -> None:
     said = attncc("--help")
     assert said.code == 0
     assert all(f"  {name} " in said.out for name in COMMANDS)
-    assert all(f"  {code}  " in said.out for code in (0, 1, 2, 3))
+    assert all(f"  {code}  " in said.out for code in (0, 1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -113,6 +113,17 @@ def test_every_file_of_a_command_is_a_command() -> None:
 )
 def test_exit_codes(error: AttnccError, code: int) -> None:
     assert exit_code(error) == code
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_wrong_spec(attncc: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str) -> None:
+        raise ZeroDivisionError(path)
+
+    monkeypatch.setattr("attncc.cli.check.load_specs", broken)
+    said = attncc("check", "a.attn")
+    assert said.code == 4
+    assert "ZeroDivisionError: a.attn" in said.err
+    assert said.err.endswith("error: this is a mistake in attncc itself; please report it with the lines above\n")
 
 
 HEAVY = ("torch", "triton", "numpy", "sympy", "rich", "matplotlib", "filelock", "platformdirs")
