@@ -15,7 +15,7 @@ from typing import Any
 
 from attncc.analysis.plan import LoopPlan, plan_loops
 from attncc.codegen.options import Options, Target
-from attncc.codegen.triton.module import describe, generate
+from attncc.codegen.triton.module import describe, generate, pair_operations
 from attncc.codegen.triton.schedule import choose_schedule, smaller
 from attncc.errors import ArgumentError, BackendError, did_you_mean
 from attncc.ir.expr import Scalar
@@ -115,7 +115,7 @@ def compile(
     )
     lowered = lower(spec, dict(constants or {}))
     plan = _plan(lowered, options)
-    schedule = choose_schedule(options)
+    schedule = choose_schedule(options, pair_operations(lowered))
     while True:
         options = replace(options, schedule=schedule)
         try:

@@ -170,4 +170,17 @@ FEATURE_CASES = (
         lambda s, g: {"t": torch.randn(s.keys, generator=g)},
     ),
     Case("bool_param", "attention a\n  param causal: bool = true\n  mask k <= q or not causal"),
+    Case("float_param_in_mask", "attention a\n  param t: float = 0.7\n  mask k <= q and t > 0.5 or q == k"),
+    Case("literals_alone", "attention a\n  mask k <= q\n  score s * sqrt(2.0) + exp(0.1) * q"),
+    Case(
+        "names_of_other_things",
+        "attention a\n  param lambda_: int = 3\n  param type: int = 2\n  input values: float[keys] learnable\n"
+        "  mask k <= q + type and q - k < 9 * lambda_\n  score s + values[k]",
+        lambda s, g: {"values": torch.randn(s.keys, generator=g).requires_grad_()},
+    ),
+    Case(
+        "extent",
+        "attention a\n  extent n\n  input t: float[n, heads] learnable\n  score s + t[min(q, n - 1), h]",
+        lambda s, g: {"t": torch.randn(5, s.heads, generator=g).requires_grad_()},
+    ),
 )

@@ -29,6 +29,7 @@ from attncc.ir.expr import (
     Size,
     Sort,
     children,
+    coordinates,
     postorder,
 )
 from attncc.ir.intrinsics import INTRINSICS
@@ -36,6 +37,7 @@ from attncc.ir.spec import Spec
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _INLINE_LENGTH = 72
+_TYPES = {Sort.INT: "tl.int64", Sort.FLOAT: "tl.float32", Sort.BOOL: "tl.int1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,13 @@ class ExpressionPrinter:
             template = record.triton_exact
         elif record.triton_nonnegative and self._proofs.is_plain(node):
             template = record.triton_nonnegative
+        if all(isinstance(a, Const) for a in node.args):
+            # Triton has no functions of literals alone.
+            operands[0] = f"tl.full((), {operands[0]}, {_TYPES[node.args[0].sort]})"
         text = template.format(*operands)
+        if node.op in _COMPARISONS and not coordinates((node,)) & {"row", "k"}:
+            # Triton's interpreter cannot join the comparison of two float scalars with a tile of bools.
+            text = f"(tl.where({text}, 1, 0) != 0)" if node.args[0].sort is Sort.FLOAT else text
         return text, width if node.sort is Sort.INT else 0
 
     def _width(self, node: Call, ints: Sequence[Expr]) -> int:

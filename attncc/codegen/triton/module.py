@@ -29,7 +29,7 @@ from attncc.codegen.triton.range_leaves import range_leaves
 from attncc.codegen.triton.schedule import choose_schedule
 from attncc.codegen.triton.spec_leaves import LeafWriter, pair_functions, row_expressions
 from attncc.errors import Diagnostic, UnsupportedError
-from attncc.ir.expr import Call, Expr, Listed, Size, contains, postorder
+from attncc.ir.expr import Call, Expr, Listed, Load, Size, contains, coordinates, postorder
 from attncc.ir.intrinsics import is_plain
 from attncc.ir.printer import print_expr, spec_key
 from attncc.ir.spec import Softmax, Spec
@@ -62,7 +62,7 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
     parts = [
         _header(spec, options),
         records(layout),
-        launch_constants(options, choose_schedule(options)),
+        launch_constants(options, choose_schedule(options, pair_operations(spec))),
         "LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)",
         *_operations("\n".join(leaves)),
         _functions("tiles.py"),
@@ -71,6 +71,13 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
         host_functions(layout, fusion),
     ]
     return "\n\n\n".join(part for part in parts if part) + "\n"
+
+
+def pair_operations(spec: Spec) -> int:
+    """How many operations and loads each pair of a lowered spec costs beside the two products."""
+    functions = pair_functions(spec)
+    nodes = postorder(functions.mask, functions.composed, functions.factor)
+    return sum(isinstance(n, Call | Load) and bool(coordinates((n,)) & {"row", "k"}) for n in nodes)
 
 
 def describe(spec: Spec, plan: LoopPlan, options: Options) -> tuple[HostLayout, bool]:

@@ -21,6 +21,7 @@ SHARED_MEMORY_LIMIT = {
     "hip:gfx950": 160 * 1024,
 }
 _SMALLEST_LIMIT = 64 * 1024
+HEAVY = 28
 
 
 def width_of(dim: int) -> int:
@@ -33,8 +34,11 @@ def shared_memory_limit(target: str) -> int:
     return SHARED_MEMORY_LIMIT.get(target, _SMALLEST_LIMIT)
 
 
-def choose_schedule(options: Options) -> Schedule:
-    """The schedule for these options: the one asked for, else from the table."""
+def choose_schedule(options: Options, operations: int) -> Schedule:
+    """The schedule for these options: the one asked for, else from the table.
+
+    `operations` is how many a pair costs beside the products; above `HEAVY`, their registers want smaller tiles.
+    """
     if options.schedule is not None:
         return options.schedule
     if options.target.backend == "interpreter":
@@ -44,12 +48,14 @@ def choose_schedule(options: Options) -> Schedule:
     width = max(width_of(options.dim), width_of(options.dim_v))
     if options.dtype == "float32":
         return _float32(width, options)
-    return _half(width, options)
+    return _half(width, options, operations)
 
 
-def _half(width: int, options: Options) -> Schedule:
+def _half(width: int, options: Options, operations: int) -> Schedule:
     if options.target.backend == "hip":
         return _half_hip(width)
+    if operations > HEAVY and width <= 128:
+        return Schedule(Launch(64, 64, 8, 2), Launch(64, 32, 8, 2), Launch(32, 32, 8, 2))
     if width <= 64:
         return Schedule(Launch(128, 64, 8, 3), Launch(64, 32, 4, 2), Launch(32, 64, 8, 2))
     if width <= 128:
@@ -75,7 +81,7 @@ def _half_hip(width: int) -> Schedule:
 
 def _float32(width: int, options: Options) -> Schedule:
     if width <= 64:
-        return Schedule(Launch(64, 32, 4, 1), Launch(32, 32, 4, 1), Launch(32, 32, 4, 1))
+        return Schedule(Launch(64, 32, 8, 1), Launch(32, 32, 4, 1), Launch(32, 32, 4, 1))
     if width <= 128:
         return Schedule(Launch(32, 32, 4, 1), Launch(32, 16, 4, 1), Launch(16, 32, 4, 1))
     return Schedule(Launch(16, 16, 4, 1), Launch(16, 16, 4, 1), Launch(16, 16, 4, 1))
