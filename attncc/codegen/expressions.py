@@ -37,6 +37,7 @@ from attncc.ir.spec import Spec
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _INLINE_LENGTH = 72
+_NAN = ", propagate_nan=tl.PropagateNan.ALL"  # what ints do not need
 _TYPES = {Sort.INT: "tl.int64", Sort.FLOAT: "tl.float32", Sort.BOOL: "tl.int1"}
 
 
@@ -173,6 +174,8 @@ class ExpressionPrinter:
             template = record.triton_exact
         elif record.triton_nonnegative and self._proofs.is_plain(node):
             template = record.triton_nonnegative
+        if node.sort is Sort.INT:
+            template = template.replace(_NAN, "")
         if all(isinstance(a, Const) for a in node.args):
             # Triton has no functions of literals alone.
             operands[0] = f"tl.full((), {operands[0]}, {_TYPES[node.args[0].sort]})"

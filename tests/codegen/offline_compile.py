@@ -14,7 +14,7 @@ from attncc.runtime.offline import instruction_counts
 
 
 def main(target: str, dtype: str, dim: int, value_dim: int, files: list[str]) -> None:
-    """One line for each spec in the files: its manifest, and the opcodes of each kernel where there is a disassembler."""
+    """One line for each spec in the files: its manifest, and each kernel's opcodes where there is a disassembler."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(CacheConfig(Path(folder)))
         for file in files:

@@ -9,7 +9,6 @@ import ast
 import functools
 import re
 from collections.abc import Sequence
-from importlib import resources
 
 from attncc.analysis.facts import environment_of
 from attncc.analysis.linear import linear_of
@@ -27,6 +26,7 @@ from attncc.codegen.options import Options
 from attncc.codegen.triton.host import SIZES, HostLayout, host_functions, launch_constants, records
 from attncc.codegen.triton.range_leaves import range_leaves
 from attncc.codegen.triton.schedule import choose_schedule
+from attncc.codegen.triton.sources import definitions_of, functions_of
 from attncc.codegen.triton.spec_leaves import LeafWriter, pair_functions, row_expressions
 from attncc.errors import Diagnostic, UnsupportedError
 from attncc.ir.expr import Call, Expr, Listed, Load, Size, contains, coordinates, postorder
@@ -53,9 +53,9 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
         writer.backward(),
     ]
     kernels = [
-        _functions("forward_softmax.py" if is_softmax else "forward_ratio.py"),
-        _functions("backward_rows.py", (("softmax" if is_softmax else "ratio") + "_rows_kernel",)),
-        _functions("backward.py"),
+        functions_of("forward_softmax.py" if is_softmax else "forward_ratio.py"),
+        functions_of("backward_rows.py", (("softmax" if is_softmax else "ratio") + "_rows_kernel",)),
+        functions_of("backward.py"),
     ]
     if not is_softmax and spec.weights.denominator is None:  # type: ignore[union-attr]
         del kernels[1]
@@ -65,7 +65,7 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
         launch_constants(options, choose_schedule(options, pair_operations(spec))),
         "LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)",
         *_operations("\n".join(leaves)),
-        _functions("tiles.py"),
+        functions_of("tiles.py"),
         *leaves,
         *kernels,
         host_functions(layout, fusion),
@@ -180,26 +180,9 @@ def _statements(spec: Spec) -> list[str]:
     return [line.replace("\\", "/") for line in lines]
 
 
-@functools.cache
-def _source(file: str) -> str:
-    return resources.files("attncc.codegen.triton").joinpath(file).read_text(encoding="utf-8")
-
-
-def _functions(file: str, names: Sequence[str] | None = None) -> str:
-    """The functions of a skeleton file as they stand there, or only those named."""
-    lines = _source(file).splitlines()
-    found = []
-    for node in ast.parse(_source(file)).body:
-        if isinstance(node, ast.FunctionDef) and (names is None or node.name in names):
-            start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            found.append("\n".join(lines[start - 1 : node.end_lineno]))
-    return "\n\n\n".join(found)
-
-
 def _operations(text: str) -> list[str]:
     """The operations the leaves call, and those that they call in turn, in the order of their file."""
-    tree = ast.parse(_source("operations.py"))
-    defined = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    defined = definitions_of("operations.py")
     wanted: set[str] = set()
     pending = [text]
     while pending:
@@ -207,4 +190,4 @@ def _operations(text: str) -> list[str]:
         for name in (words & defined.keys()) - wanted:
             wanted.add(name)
             pending.append(ast.unparse(defined[name]))
-    return [_functions("operations.py", [name]) for name in defined if name in wanted]
+    return [functions_of("operations.py", [name]) for name in defined if name in wanted]

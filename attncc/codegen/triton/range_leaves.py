@@ -9,6 +9,7 @@ from __future__ import annotations
 from attncc.analysis.plan import Segment, TileKind, Visits
 from attncc.codegen.expressions import ExpressionPrinter, Proofs
 from attncc.codegen.options import Options
+from attncc.codegen.triton.sources import leaf
 from attncc.ir.expr import Coord, Expr
 from attncc.ir.spec import Spec
 
@@ -29,34 +30,36 @@ def _ranges(printer: ExpressionPrinter, visits: Visits, axis: str) -> str:
         f"# {'rows' if axis == 'row' else 'keys'} by {visits.method}: "
         + ", ".join(s.kind.name for s in visits.segments)
     ]
+    ends = [f"{end}{n}" for n in range(len(visits.segments)) for end in ("start", "stop")]
     # Lengths fit 32 bits, so ends do, whatever wider arithmetic they came from.
-    ends = ", ".join(f"tl.cast({text}, tl.int32)" for text in printed.roots)
-    body = [*comments, *printed.lines, f"return {ends}"]
-    return _function(f"{axis}_ranges(b, h, first, last, TILE: tl.constexpr, values)", body)
+    assigned = [f"{end} = tl.cast({text}, tl.int32)" for end, text in zip(ends, printed.roots, strict=True)]
+    body = [*comments, *printed.lines, *assigned, f"return {', '.join(ends)}"]
+    return leaf(f"{axis}_ranges(b, h, first, last, TILE: tl.constexpr, values)", body)
 
 
 def _full(visits: Visits, axis: str) -> str:
     places = _places(visits, TileKind.FULL)
     counts = [f"(tl.maximum(ranges[{2 * i + 1}] - ranges[{2 * i}], 0) // TILE)" for i, _ in places]
-    count = _function(f"full_{axis}_tiles(ranges, TILE: tl.constexpr)", [f"return {' + '.join(counts) or '0'}"])
+    count = leaf(f"full_{axis}_tiles(ranges, TILE: tl.constexpr)", [f"return {' + '.join(counts) or '0'}"])
     lines, starts = _walk(places, counts)
     start = starts[-1][0] if starts else "0"
     for text, _, bound in reversed(starts[:-1]):
         start = f"tl.where(t < {bound}, {text}, {start})"
-    visit = _function(f"full_{axis}_tile(t, ranges, TILE: tl.constexpr)", [*lines, f"return {start}"])
+    visit = leaf(f"full_{axis}_tile(t, ranges, TILE: tl.constexpr)", [*lines, f"return {start}"])
     return f"{count}\n\n\n{visit}"
 
 
 def _partial(visits: Visits, axis: str) -> str:
     places = _places(visits, TileKind.PARTIAL)
     counts = [f"tl.cdiv(tl.maximum(ranges[{2 * i + 1}] - ranges[{2 * i}], 0), TILE)" for i, _ in places]
-    count = _function(f"partial_{axis}_tiles(ranges, TILE: tl.constexpr)", [f"return {' + '.join(counts) or '0'}"])
+    count = leaf(f"partial_{axis}_tiles(ranges, TILE: tl.constexpr)", [f"return {' + '.join(counts) or '0'}"])
     lines, starts = _walk(places, counts)
     start, stop = (starts[-1][0], starts[-1][1]) if starts else ("0", "0")
     for text, end, bound in reversed(starts[:-1]):
         start = f"tl.where(t < {bound}, {text}, {start})"
         stop = f"tl.where(t < {bound}, {end}, {stop})"
-    visit = _function(f"partial_{axis}_tile(t, ranges, TILE: tl.constexpr)", [*lines, f"return {start}, {stop}"])
+    lines += [f"start = {start}", f"stop = {stop}", "return start, stop"]
+    visit = leaf(f"partial_{axis}_tile(t, ranges, TILE: tl.constexpr)", lines)
     return f"{count}\n\n\n{visit}"
 
 
@@ -75,7 +78,3 @@ def _walk(places: list[tuple[int, Segment]], counts: list[str]) -> tuple[list[st
         step = "t" if n == 0 else f"(t - upto{n - 1})"
         starts.append((f"ranges[{2 * i}] + {step} * TILE", f"ranges[{2 * i + 1}]", f"upto{n}"))
     return lines, starts
-
-
-def _function(signature: str, body: list[str]) -> str:
-    return "\n".join(["@triton.jit", f"def {signature}:", *(f"    {line}" for line in body)])

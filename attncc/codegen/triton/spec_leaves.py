@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from attncc.codegen.expressions import ExpressionPrinter, Proofs, field_name
 from attncc.codegen.options import Options
+from attncc.codegen.triton.sources import leaf
 from attncc.ir.expr import (
     TRUE,
     Call,
@@ -331,7 +332,7 @@ def _leaf(signature: str, clauses: Sequence[Clause], lines: Sequence[str], resul
     body = [*_provenance(clauses), *lines]
     if result is not None:
         body.append(f"return {result}")
-    return "\n".join(["@triton.jit", f"def {signature}:", *(f"    {line}" for line in body)])
+    return leaf(signature, body)
 
 
 def _provenance(clauses: Sequence[Clause]) -> list[str]:
