@@ -34,8 +34,9 @@ class Calls:
     def call(self, node: syntax.Call, frame: Frame) -> Expr | None:
         """The value of a call."""
         if not isinstance(node.function, syntax.Name):
-            self._error("only a function can be called", node.function.span, frame)
+            self._error("only a function can be called", node.function.span, frame, hint=_method_hint(node, frame))
             return None
+        self._keywords_last(node, frame)
         name = node.function.text
         match name:
             case "len":
@@ -75,6 +76,15 @@ class Calls:
         required = Require(condition, statement.message.text, span)
         if holds is None and required not in self.world.requires:
             self.world.requires.append(required)
+
+    def _keywords_last(self, node: syntax.Call, frame: Frame) -> None:
+        """As in Python: what is given by place stands before what is given by name."""
+        named = next((i for i, a in enumerate(node.arguments) if a.keyword is not None), len(node.arguments))
+        for argument in node.arguments[named:]:
+            if argument.keyword is None:
+                related = (Related(node.arguments[named].span, "given by name"),)
+                message = "an argument given by place stands after one given by name"
+                self._error(message, argument.span, frame, related=related, hint="name it too, or put it first")
 
     def _reserved(self, node: syntax.Call, what: str, frame: Frame) -> None:
         self._error(f"{what} reserved for a later version of the language", node.span, frame)
@@ -201,6 +211,21 @@ class Calls:
 
 def _shown_formals(formals: tuple[str, ...]) -> tuple[str, ...]:
     return ("x", "y") if formals == ("*",) else formals
+
+
+def _method_hint(node: syntax.Call, frame: Frame) -> str | None:
+    match node.function:
+        case syntax.Attribute(base=base, name=name):
+            if name.text not in BUILTIN_FUNCTIONS and frame.definitions.find(name.text) is None:
+                return "there are no methods or modules: functions are called by their names alone"
+            receiver = [base.text] if isinstance(base, syntax.Name) and base.text not in _MODULES else []
+            written = ", ".join((*receiver, *(a.span.text for a in node.arguments)))
+            return f"write `{name.text}({written})`"
+        case _:
+            return None
+
+
+_MODULES = ("math", "torch", "np", "numpy")
 
 
 def _index_hint(node: syntax.Call, frame: Frame) -> str | None:

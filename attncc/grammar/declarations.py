@@ -215,6 +215,7 @@ class Declarations:
                 self.report.error(
                     f"the extent '{node.text}' is not declared",
                     node.span,
+                    note="the built-in sizes are batch, heads, kv_heads, queries, keys and dim",
                     hint=hint or f"add the statement `extent {node.text}` for a size known from the tensor at the call",
                 )
                 continue

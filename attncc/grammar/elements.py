@@ -8,7 +8,7 @@ from attncc.errors import Related, assert_never, did_you_mean
 from attncc.grammar import syntax
 from attncc.grammar.builtins import POSITIONS, SIZES
 from attncc.grammar.operands import Operands
-from attncc.grammar.places import EXTENT, TABLE_EXTENT
+from attncc.grammar.places import EXTENT, NUMERATOR, TABLE_EXTENT
 from attncc.grammar.wording import name_hint
 from attncc.grammar.world import Axis, Binding, Failed, Frame, TableName, Tensor, Value
 from attncc.ir.expr import Coord, Expr, Listed, Load, RowCount, RowSum, Score, Size, to_const
@@ -44,6 +44,8 @@ class Elements:
             self._error(f"'{text}' is declared further down", node.span, frame, related=(below,), hint="move it up")
         else:
             hint = name_hint(text, frame.names, frame.definitions, self.world.grid)
+            if hint is None and frame.place is NUMERATOR:
+                hint = did_you_mean(text, ("softmax",))
             if hint is None and frame.place in (EXTENT, TABLE_EXTENT):
                 hint = f"an extent that is computed reads sizes, consts and params: `param {text}: int`"
             self._error(f"'{text}' is not declared", node.span, frame, hint=hint)

@@ -95,6 +95,8 @@ class Operands:
             return True
         if hint is None and what == "'//'":
             hint = "write `floor(x / y)`"
+        if hint is None and what == "'^'" and expr.sort is Sort.FLOAT:
+            hint = "a power is written `x ** y`"
         if expr.sort is Sort.BOOL:
             word = {"'&'": "and", "'|'": "or", "'~'": "not"}.get(what)
             hint = f"write `{word}` for conditions" if word else "write `1 if condition else 0` to count with it"

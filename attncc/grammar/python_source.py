@@ -12,6 +12,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from attncc.errors import Diagnostic, SpecError
+from attncc.grammar.builtins import FUNCTIONS
 from attncc.source import Source, Span
 
 # Frames of these packages are never the user's line.
@@ -49,6 +50,8 @@ class PythonLines:
             return None
         # The first line may be a decorator's; the name stands on the line of the `def`.
         source = self._source(code.co_filename)
+        if code.co_name == "<lambda>":
+            return _line_span(source, code.co_firstlineno)
         for line in range(code.co_firstlineno, min(code.co_firstlineno + 50, source.lines + 1)):
             if source.line_text(line).lstrip().startswith(("def ", "async def ")):
                 return _line_span(source, line)
@@ -89,6 +92,17 @@ class PythonLines:
         name = None if span is None else _called(span)
         message, hint = self._conversion_words(method, name)
         return self.error(message, span, note="the function runs once, for all pairs at a time", hint=hint)
+
+    def torch_error(self, function: str) -> SpecError:
+        """The exception for a function of torch called with a traced value, by the function's name."""
+        d = self.dialect
+        known = {"where": d.where, "minimum": d.minimum, "maximum": d.maximum}
+        if function in FUNCTIONS:
+            known[function] = f"{d.function}{function}"
+        hint = (
+            f"write `{known[function]}(…)`" if function in known else "keep to operators and the recorder's functions"
+        )
+        return self.error(f"torch's `{function}` cannot take a traced value", hint=hint)
 
     def _truth_words(self, kind: str | None) -> tuple[str, str]:
         d = self.dialect

@@ -174,6 +174,8 @@ def _token_hint(token: Found, accepted: frozenset[str]) -> str | None:
         return "write `=` to give a name its value"
     if token.kind == "ASSIGN":
         return "write `==` to compare"
+    if token.text == "//" and "PLUS" not in accepted:
+        return "a comment begins with `#`"
     if token.kind == "COLON" and "RSQB" in accepted:
         return "there are no slices: an index reads one element"
     if token.kind == "IF" and "INT" in accepted:
@@ -279,6 +281,12 @@ _STATEMENT_PATTERNS = (
     ("DEF NAME ASSIGN", "a def without arguments is written `def {1}() = …`"),
     ("DEF NAME LPAR RPAR COLON", "a def is one expression: `def {1}() = …`"),
     ("DEF NAME LPAR NAME COLON", "arguments of a def have no sort: `def {1}({3}) = …`"),
+    ("SCORE ASSIGN", "nothing is assigned: write `score …`, the new score from `s`, the one before"),
+    ("MASK ASSIGN", "nothing is assigned: write `mask …`; several are and-ed"),
+    ("WEIGHTS ASSIGN", "nothing is assigned: write `weights …`"),
+    ("SCALE ASSIGN", "nothing is assigned: write `scale …`"),
+    ("REWEIGHT ASSIGN", "nothing is assigned: write `reweight p * …`"),
+    ("ATTENTION NAME MINUS", "names are made of letters, digits and `_`"),
     ("LET NAME COLON", "a let has no sort: `let {1} = …`"),
     ("WEIGHTS SOFTMAX LPAR", "write `weights softmax`: it applies to the final score"),
     ("WEIGHTS SOFTMAX OVER", "softmax is already divided by its sum; write `weights exp(s) over …` for another"),

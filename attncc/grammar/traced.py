@@ -57,6 +57,16 @@ class Traced:
         if self._depth > DEEPEST:
             raise lines.error(f"this expression is more than {DEEPEST} operations deep", self._span)
 
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = (*args, *(kwargs or {}).values())
+        first = next((value for value in given if isinstance(value, cls)), None)
+        if first is None:
+            return NotImplemented
+        for value in given:
+            traced(value, first._lines)  # a tensor has an error of its own
+        raise first._lines.torch_error(getattr(function, "__name__", "function"))
+
     def __getattr__(self, name: str) -> Traced:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -381,7 +391,8 @@ def choice(condition: Any, yes: Any, no: Any, lines: PythonLines) -> Traced:
 def check_name(name: object, span: Span | None, lines: PythonLines) -> None:
     """Raises SpecError for a name that a spec cannot have, though Python can."""
     if not isinstance(name, str) or not name.isidentifier():
-        raise lines.error(f"{name!r} is not a name", span)
+        hint = "write it as a `def`, whose name the spec takes" if name == "<lambda>" else None
+        raise lines.error(f"{name!r} is not a name", span, hint=hint)
     if not name.isascii():
         raise lines.error(f"the name '{name}' is not ASCII", span, hint="use letters from a to z, digits and _")
     if name in HEADS or name in OPERATOR_WORDS:

@@ -61,7 +61,7 @@ def reweight(statement: syntax.Reweight, expressions: Expressions, report: Repor
                 left = factor or syntax.Literal(node.left.span, 1.0)
                 factor = syntax.Binary(node.span, "/", node.operator_span, left, node.right)
             case syntax.Binary():
-                other = node.left if _holds_right(node, path, uses[0]) else node.right
+                other = node.left if _spans(node.right, uses[0]) else node.right
                 if factor is None:
                     factor = other
                 elif other is node.left:
@@ -91,10 +91,6 @@ def _path_to(root: syntax.Expression, target: syntax.Name) -> list[syntax.Unary 
             case _:
                 return None
     return path if len(path) <= DEEPEST_SYNTAX * 100 else None
-
-
-def _holds_right(node: syntax.Binary, path: list[syntax.Unary | syntax.Binary], target: syntax.Name) -> bool:
-    return _spans(node.right, target)
 
 
 def _spans(node: syntax.Expression, target: syntax.Name) -> bool:

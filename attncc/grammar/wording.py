@@ -56,6 +56,7 @@ _FOREIGN_NAMES = {
     "q_idx": "FlexAttention's q_idx is `row`; `q` also counts from q_offset",
     "kv_idx": "the key's position is `k`",
     "score": "the score so far is `s`",
+    "softmax": "write the statement `weights softmax`",
     "e": "write `exp(1.0)`",
     "pi": "write `3.141592653589793`",
     "q_offset": "`q` already counts from q_offset",

@@ -256,6 +256,22 @@ def unread(a, *, slopes: Input("float[heads]", learnable=True)):  # ^ slopes
     a.mask(slopes[a.h] > 0)
 
 
+def function_of_torch(a):
+    a.score(torch.exp(a.s))  # ^ torch.exp(a.s)
+
+
+def choice_of_torch(a):
+    a.score(torch.where(a.q > a.k, a.s, 0.0))  # ^ torch.where(a.q > a.k, a.s, 0.0)
+
+
+def unknown_of_torch(a):
+    a.score(torch.nn.functional.softplus(a.s))  # ^ torch.nn.functional.softplus(a.s)
+
+
+def tensor_times_value(a):
+    a.score(CAPTURED * a.s)  # ^ CAPTURED * a.s
+
+
 REFUSED: list[tuple[Callable[..., Any], str, str | None]] = [
     (branch, "a Python `if` cannot branch on a traced value", "write `a.where(condition, x, y)`"),
     (loop, "a Python `while` cannot branch on a traced value", "write `a.where(condition, x, y)`"),
@@ -314,6 +330,10 @@ REFUSED: list[tuple[Callable[..., Any], str, str | None]] = [
     (taken, "'heads' is built in and cannot be declared", "choose another name"),
     (reserved, "'mask' cannot be a name in a spec", "choose another name"),
     (of_a_call, "'query' is an argument of every call and cannot be declared", "choose another name"),
+    (function_of_torch, "torch's `exp` cannot take a traced value", "write `a.exp(…)`"),
+    (choice_of_torch, "torch's `where` cannot take a traced value", "write `a.where(…)`"),
+    (unknown_of_torch, "torch's `softplus` cannot take a traced value", "keep to operators"),
+    (tensor_times_value, "a Tensor is no value of an attention", "declare it as an argument"),
     (unread, "'slopes' is learnable, but no score, weights or reweight reads it", "remove `learnable`"),
 ]
 
@@ -393,6 +413,15 @@ def test_what_is_wrong_with_the_function_points_at_its_def(
     assert (found.hint or "").startswith(hint)
     assert found.span is not None
     assert found.span.text.startswith(f"def {function.__name__}(")
+
+
+def test_a_lambda_has_no_name() -> None:
+    with pytest.raises(SpecError) as caught:
+        trace(lambda a: a.mask(a.q < a.k))
+    (found,) = caught.value.diagnostics
+    assert (found.message, found.hint) == ("'<lambda>' is not a name", "write it as a `def`, whose name the spec takes")
+    assert found.span is not None
+    assert found.span.text == "trace(lambda a: a.mask(a.q < a.k))"
 
 
 def test_the_recorder_may_have_another_name() -> None:
