@@ -378,10 +378,14 @@ def _warn(found: Sequence[Diagnostic], *, callers: int) -> None:
 
 def _autocast(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Under autocast the operands take its dtype, as those of torch's own attention do; float64 stays."""
-    if not isinstance(query, Tensor) or not torch.is_autocast_enabled(query.device.type):
+    if not isinstance(query, Tensor) or not _casts(query.device.type):
         return query, key, value
     dtype = torch.get_autocast_dtype(query.device.type)
     query, key, value = (
         t.to(dtype) if t.is_floating_point() and t.dtype != torch.float64 else t for t in (query, key, value)
     )
     return query, key, value
+
+
+def _casts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

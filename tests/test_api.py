@@ -250,3 +250,16 @@ def test_attention_trains_inside_a_module() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 20
+
+
+@pytest.mark.parametrize(
+    ("moved", "message"),
+    [("query", "query is on meta, but key is on cpu"), ("slopes", "'slopes' is on meta, but query is on cpu")],
+)
+def test_a_tensor_without_data_among_others_is_refused(moved: str, message: str) -> None:
+    attention = attncc.loads("attention a\n  input slopes: float[heads]\n  score s * slopes[h]")
+    tensors = {name: torch.zeros(1, 2, 4, 8) for name in ("query", "key", "value")} | {"slopes": torch.zeros(2)}
+    tensors[moved] = tensors[moved].to("meta")
+    with pytest.raises(ArgumentError) as caught:
+        attention(**tensors)
+    assert str(caught.value).splitlines()[0] == message

@@ -75,7 +75,7 @@ class Arguments:
     suffix_tokens: int = 0
 
 
-def grid_sizes(spec: Spec, grid: GridArgument) -> tuple[list[int], list[int]]:
+def grid_sizes(spec: Spec, grid: GridArgument | int) -> tuple[list[int], list[int]]:
     """The lengths of the query grid's axes and of the key grid's, from a call's `grid=`.
 
     `(H, W)` serves both; `((H, W), (h, w))` gives the query grid, then the key grid. Raises ArgumentError where the
@@ -89,6 +89,8 @@ def grid_sizes(spec: Spec, grid: GridArgument) -> tuple[list[int], list[int]]:
     axes = f"({', '.join(declared.queries)})"
     if grid is None:
         raise refuse(f"'{spec.name}' needs the lengths of its grid: call it with grid={axes}", declared.span)
+    if isinstance(grid, int):
+        raise refuse(f"grid must be the lengths {axes}, not {grid!r}", declared.span)
     lengths: list[Any] = list(grid)
     if len(lengths) > 0 and not isinstance(lengths[0], int):
         if len(lengths) != 2:
@@ -255,8 +257,7 @@ def _check_input(declared: Input | Table, tensor: Tensor, query: Tensor, lengths
     extents = ", ".join(print_expr(e) for e in declared.extents)
     if tensor.dtype not in wanted:
         raise refuse(f"'{name}' is declared {sort.value}[{extents}], but a tensor of {_dtype(tensor)} was given", span)
-    if tensor.device != query.device:
-        raise refuse(f"'{name}' is on {tensor.device}, but query is on {query.device}", span)
+    check_device(declared, tensor, query)
     if tensor.ndim != len(lengths):
         raise refuse(f"'{name}' is declared [{extents}], but has shape {list(tensor.shape)}", span)
     for axis, (extent, length) in enumerate(zip(declared.extents, lengths, strict=True)):
@@ -311,6 +312,12 @@ def check_operands(call: Arguments) -> None:
     if key.shape[1] == 0 or heads % key.shape[1]:
         raise refuse(f"query's {heads} heads are not a multiple of the {key.shape[1]} heads of key and value")
     _check_offset(call.q_offset, query)
+
+
+def check_device(declared: Input | Table, tensor: Tensor, query: Tensor) -> None:
+    """An input or table lies where query does. Raises ArgumentError."""
+    if tensor.device != query.device:
+        raise refuse(f"'{declared.name}' is on {tensor.device}, but query is on {query.device}", declared.span)
 
 
 def declarations(spec: Spec) -> list[Input | Table]:

@@ -31,7 +31,7 @@ from attncc.runtime.backends import (
     result_names,
     state_length,
 )
-from attncc.runtime.launch import Arguments, Bound, bind, check_operands, detached
+from attncc.runtime.launch import Arguments, Bound, bind, check_device, check_operands, declarations, detached
 from attncc.runtime.signature import Signature, signature_of
 
 CALL_SCHEMA = (
@@ -169,17 +169,18 @@ def _parsed(text: str) -> Handle:
 
 
 def _fake_forward(*flat: Any) -> list[Tensor]:
-    query, key, value, _, offsets, text = flat[:6]
+    query, key, value, tensors, offsets, text = flat[:6]
+    handle = _handle_from(text)
     check_operands(Arguments(query, key, value, (), (), (), 0 if offsets is None else offsets))
+    # One tensor without data is enough to come here instead of to a kernel.
+    for declared, tensor in zip(declarations(handle.spec), tensors, strict=True):
+        check_device(declared, tensor, query)
     batch, heads, queries = query.shape[:3]
     row_dtype = result_dtype(query.dtype)
     lengths = {"key_mass": key.shape[2]}
     return [
         query.new_empty((batch, heads, queries, value.shape[3])),
-        *(
-            query.new_empty((batch, heads, lengths.get(name, queries)), dtype=row_dtype)
-            for name in _handle_from(text).names[1:]
-        ),
+        *(query.new_empty((batch, heads, lengths.get(name, queries)), dtype=row_dtype) for name in handle.names[1:]),
     ]
 
 

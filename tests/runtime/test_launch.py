@@ -243,6 +243,7 @@ TWO_GRIDS = "attention a\n  grid queries y, x\n  grid keys v, u\n  mask q.x == k
     ("text", "arguments", "message"),
     [
         (ONE_GRID, {}, "'a' needs the lengths of its grid: call it with grid=(y, x)"),
+        (ONE_GRID, {"grid": 16}, "grid must be the lengths (y, x), not 16"),
         (ONE_GRID, {"grid": (4,)}, "grid=(4,) does not fit the axes (y, x): one length is wanted for each"),
         (ONE_GRID, {"grid": (2, -1)}, "grid=(2, -1) does not fit the axes (y, x): one length is wanted for each"),
         (ONE_GRID, {"grid": (2, 3)}, "the grid of keys has 2 y * 3 x = 6 tokens, but there are 8 keys"),
