@@ -22,14 +22,23 @@ from attncc.errors import ArgumentError, Diagnostic, did_you_mean, render
 from attncc.grammar.flex import trace_flex
 from attncc.grammar.frontend import Loaded, load_specs, loads_specs
 from attncc.grammar.trace import trace_with_warnings
-from attncc.ir.expr import Scalar
+from attncc.ir.expr import Scalar, Size, postorder
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import Spec
 from attncc.passes.pipeline import lower
 from attncc.runtime import oracle
 from attncc.runtime.cache import Cache, default_config
 from attncc.runtime.evaluate import Evaluator
-from attncc.runtime.launch import Arguments, GridArgument, bind, check_requires, grid_names, grid_sizes, named_extents
+from attncc.runtime.launch import (
+    Arguments,
+    GridArgument,
+    bind,
+    check_requires,
+    check_shape,
+    grid_names,
+    grid_sizes,
+    named_extents,
+)
 from attncc.runtime.ops import define_operators, flatten, handle_of
 from attncc.runtime.signature import check_names, collect, collect_scalars, refuse
 
@@ -191,7 +200,9 @@ class Attention:
         results = self._results(return_lse)
         bound = bind(self._spec, self._signature, call, check=check)
         out, outputs = oracle.reference(bound)
-        return results.pick([(outputs | {"out": out})[name] for name in self._handle.names])
+        # What only a kernel's backward reads, the oracle does not have; nobody picks it.
+        named = dict.fromkeys(self._handle.names, out) | outputs | {"out": out}
+        return results.pick([named[name] for name in self._handle.names])
 
     def plan(
         self,
@@ -223,7 +234,14 @@ class Attention:
         sizes |= {"keys": queries if keys is None else keys}
         sizes |= grid_names(spec, sizes, grid_queries, grid_keys, prefix_tokens, suffix_tokens)
         sizes |= named_extents(spec, {name: tuple(t.shape) for name, t in tensors.items()}, sizes)
-        check_requires(spec, Evaluator(scalars, sizes))
+        evaluator = Evaluator(scalars, sizes)
+        check_requires(spec, evaluator)
+        for declared in spec.inputs:
+            # A plan has no `dim`, and no extents that only an input not given would tell.
+            read = {n.name for e in declared.extents for n in postorder(e) if isinstance(n, Size)}
+            if declared.name in tensors and read <= sizes.keys():
+                lengths = [int(evaluator.scalar(extent)) for extent in declared.extents]
+                check_shape(declared, tensors[declared.name].shape, lengths)
         lowered = lower(
             spec,
             {c.name: scalars[c.name] for c in spec.constants},

@@ -77,7 +77,7 @@ class Compiler:
         return module
 
     def _load(self, spec: Spec, constants: Mapping[str, Scalar], options: Options) -> ModuleType:
-        lowered = lower(spec, constants, offset_per_batch=options.offset_per_batch)
+        lowered = lower(spec, constants, dim=options.dim, offset_per_batch=options.offset_per_batch)
         key = module_key(lowered, options)
         found = self._cache.read(key)
         if found is not None:
@@ -113,7 +113,7 @@ def compile(
         dim_v=value_dim or head_dim,
         input_dtypes=tuple(sorted((input_dtypes or {}).items())),
     )
-    lowered = lower(spec, dict(constants or {}))
+    lowered = lower(spec, dict(constants or {}), dim=options.dim)
     plan = _plan(lowered, options)
     schedule = choose_schedule(options, pair_operations(lowered))
     while True:

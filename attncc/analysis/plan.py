@@ -181,11 +181,10 @@ def evaluate(
     `inputs` are numpy arrays or torch tensors; only those that the loops' bounds read are needed. `q_offset` is an
     int, or an array `[batch]` for a spec lowered for that. `sizes` gives named extents and grid lengths. Values beyond
     what `loops` may assume are planned with the loops of the kernel that serves them (`wide`). Raises ArgumentError
-    where a value is missing.
+    where a value is missing, or a size is none.
     """
-    if queries < 0 or batch < 1 or heads < 1 or tile[0] < 1 or tile[1] < 1 or (keys is not None and keys < 0):
-        raise ArgumentError("lengths are at least 0; batch, heads and tile sizes at least 1")
     keys = queries if keys is None else keys
+    _check_sizes(queries, keys, batch, heads, heads if kv_heads is None else kv_heads, tile)
     named = {
         "batch": batch,
         "heads": heads,
@@ -201,6 +200,8 @@ def evaluate(
         scalars["q_offset"] = q_offset
     else:
         tensors["q_offset"] = to_array(q_offset)
+        if tensors["q_offset"].shape != (batch,):
+            raise ArgumentError(f"q_offset is an int or [batch], but has shape {list(tensors['q_offset'].shape)}")
     if any(isinstance(x, int) and abs(x) > LENGTH_LIMIT for x in (*scalars.values(), queries, keys)):
         loops = plan_loops(spec, wide=True)
     values = Values(
@@ -223,6 +224,22 @@ def evaluate(
         tiles_partial=counts[TileKind.PARTIAL],
         _values=values,
     )
+
+
+def _check_sizes(queries: int, keys: int, batch: int, heads: int, kv_heads: int, tile: object) -> None:
+    match tile:
+        case (int(rows), int(columns)):
+            pass
+        case (tuple() | list(), tuple() | list()):
+            raise ArgumentError(f"tiles that are boxes are not there yet: tile={tile}")
+        case _:
+            raise ArgumentError(f"tile is a pair of ints (queries, keys), not {tile!r}")
+    if not all(isinstance(size, int) for size in (queries, keys, batch, heads, kv_heads)):
+        raise ArgumentError("lengths, batch and heads are ints")
+    if min(queries, keys) < 0 or min(batch, heads, kv_heads, rows, columns) < 1:
+        raise ArgumentError("lengths are at least 0; batch, heads and tile sizes at least 1")
+    if heads % kv_heads:
+        raise ArgumentError(f"{heads} heads are not a multiple of the {kv_heads} heads of key and value")
 
 
 def recount(plan: Plan, tile: tuple[int, int]) -> tuple[int, int]:

@@ -63,8 +63,17 @@ class Printed:
     roots: tuple[str, ...]
 
 
-# Attributes that Triton's tuple and Python's NamedTuple have of their own.
-_TAKEN_FIELDS = frozenset({"type", "values", "handle", "count", "index"})
+# Attributes that Triton's tuple and Python's NamedTuple have of their own, and what a module's host functions mean by a
+# name themselves. `tests/codegen/test_names.py` finds those that are missing.
+_TAKEN_FIELDS = frozenset(
+    """
+    type values handle count index
+    Any DKEYVALUE DQUERY FORWARD Grads LOG2E Matrix NamedTuple PRECISION ROWS SHAPE Values backward ctx dict dkey
+    dkeyvalue_kernel dquery dquery_kernel dvalue forward forward_kernel gain grad_lse grad_out grads len lse mass norm
+    programs range ratio_rows_kernel rest settings shift softmax_rows_kernel state staticmethod tensor tensors tl top
+    torch triton
+    """.split()  # noqa: SIM905
+)
 _TAKEN_FORMS = re.compile(r"_|.*_$|.*_stride_\d+$|arg_|queries_|keys_")
 
 
@@ -72,7 +81,7 @@ def field_name(name: str) -> str:
     """The field of `Values`, and argument of the host functions, that holds a size, param or input.
 
     The name itself, but for grid sizes (`queries.y` is `queries_y`) and the few names that could collide with
-    another field or a word of Python, which get a prefix. Different names give different fields.
+    another field, a word of Python or a name of the module, which get a prefix. Different names give different fields.
     """
     if "." in name:
         return name.replace(".", "_")
@@ -139,6 +148,9 @@ class ExpressionPrinter:
     ) -> tuple[str, int]:
         """The node's text and, for ints, the bits it has (0 for a literal, which takes its operand's)."""
         match node:
+            case Const(value=value, sort=Sort.INT) if not -(2**31) <= value < 2**31:
+                # Triton gives a literal the type of its tensor, and refuses one that does not fit.
+                return f"tl.full((), {literal(node)}, tl.int64)", 64
             case Const():
                 return literal(node), 0
             case Size(name="tile"):
@@ -176,9 +188,13 @@ class ExpressionPrinter:
             template = record.triton_nonnegative
         if node.sort is Sort.INT:
             template = template.replace(_NAN, "")
-        if all(isinstance(a, Const) for a in node.args):
-            # Triton has no functions of literals alone.
-            operands[0] = f"tl.full((), {operands[0]}, {_TYPES[node.args[0].sort]})"
+        if all(_is_bare(a) for a in node.args):
+            # Triton has no functions of literals alone, and its interpreter passes a float param on as Python's.
+            first = node.args[0]
+            if isinstance(first, Const):
+                operands[0] = f"tl.full((), {literal(first)}, {_TYPES[first.sort]})"
+            else:
+                operands[0] = f"tl.cast({operands[0]}, {_TYPES[first.sort]})"
         text = template.format(*operands)
         if node.op in _COMPARISONS and not coordinates((node,)) & {"row", "k"}:
             # Triton's interpreter cannot join the comparison of two float scalars with a tile of bools.
@@ -254,6 +270,10 @@ def literal(node: Const) -> str:
             return repr(value) if math.copysign(1.0, value) > 0 else f"({value!r})"
         case _:
             assert_never(node.sort)
+
+
+def _is_bare(operand: Expr) -> bool:
+    return isinstance(operand, Const) or (isinstance(operand, Param) and operand.sort is Sort.FLOAT)
 
 
 def _to_width(text: str, have: int, want: int) -> str:

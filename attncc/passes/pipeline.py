@@ -14,14 +14,16 @@ from attncc.passes.simplify import simplify
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """What a lowering is specialised on: values of constants, and how the queries' offset is given."""
+    """What a lowering is specialised on: values of constants, the head dimension where it is known, and how the
+    queries' offset is given."""
 
     constants: Mapping[str, Scalar] = field(default_factory=dict)
+    dim: int | None = None
     offset_per_batch: bool = False
 
 
 PASSES: tuple[tuple[str, Callable[[Spec, Lowering], Spec]], ...] = (
-    ("constants", lambda spec, lowering: bind_constants(spec, lowering.constants)),
+    ("constants", lambda spec, lowering: bind_constants(spec, lowering.constants, dim=lowering.dim)),
     ("simplify", lambda spec, lowering: simplify(spec)),
     ("coords", lambda spec, lowering: lower_coords(spec, offset_per_batch=lowering.offset_per_batch)),
     ("lowered", lambda spec, lowering: simplify(spec)),
@@ -33,6 +35,7 @@ def lower(
     spec: Spec,
     constants: Mapping[str, Scalar] | None = None,
     *,
+    dim: int | None = None,
     offset_per_batch: bool = False,
     until: str | None = None,
 ) -> Spec:
@@ -43,7 +46,7 @@ def lower(
     names = [name for name, _ in PASSES]
     if until is not None and until not in names:
         raise ValueError(f"no stage '{until}': the stages are {', '.join(names)}")
-    lowering = Lowering(constants or {}, offset_per_batch)
+    lowering = Lowering(constants or {}, dim, offset_per_batch)
     for name, run in PASSES:
         spec = run(spec, lowering)
         if name == until:

@@ -32,15 +32,23 @@ NARROW = 2**28
 """Lengths below this, and offsets and int params up to it, leave room to add two of them in 32 bits."""
 
 
+HIDDEN = ("top", "mass", "total", "count")
+"""Results that only backward reads: no caller sees them, and they have no gradient."""
+
+
 class OracleWarning(UserWarning):
     """`backend="auto"` computes CPU tensors with the dense oracle: right, but slow, and quadratic in memory."""
 
 
 def result_names(spec: Spec) -> tuple[str, ...]:
-    """The names of a forward's results: `out`, the row state (`lse`, or `total` and `count`), further outputs."""
+    """The names of a forward's results: `out`, the row state, further outputs.
+
+    The state of softmax is `lse` and, for backward alone, `top` and `mass`: the largest logit of the row and the sum of
+    exp2 of all logits less it. That of a denominator is `total` and `count`.
+    """
     match spec.weights:
         case Softmax():
-            state: tuple[str, ...] = ("lse",)
+            state: tuple[str, ...] = ("lse", "top", "mass")
         case ratio:
             state = () if ratio.denominator is None else ("total", "count")
     return ("out", *state, *(o for o in spec.outputs if o not in state))
@@ -48,7 +56,7 @@ def result_names(spec: Spec) -> tuple[str, ...]:
 
 def state_length(spec: Spec) -> int:
     """How many of the results after `out` are row state."""
-    return len([name for name in result_names(spec)[1:] if name in ("lse", "total", "count")])
+    return len([name for name in result_names(spec)[1:] if name == "lse" or name in HIDDEN])
 
 
 def result_dtype(query_dtype: torch.dtype) -> torch.dtype:
@@ -90,6 +98,9 @@ def choose(backend: str, query: Tensor) -> Literal["triton", "oracle"]:
 def forward_oracle(bound: Bound) -> list[Tensor]:
     """The results of a forward by the dense oracle."""
     out, outputs = reference(bound)
+    if "lse" in outputs:
+        # The oracle's own backward has no use for them.
+        outputs |= {name: torch.zeros_like(outputs["lse"]) for name in ("top", "mass")}
     dtype = result_dtype(bound.query.dtype)
     return [out.contiguous(), *(outputs[name].to(dtype).contiguous() for name in result_names(bound.spec)[1:])]
 
@@ -215,9 +226,12 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Kernels go to the current device, which need not be the tensor's."""
+    """Kernels go to the current device, which need not be the tensor's. The interpreter computes masked lanes as
+    hardware does, and NumPy need not warn of what overflows there."""
     if tensor.device.type != "cuda":
-        return contextlib.nullcontext()
+        import numpy as np
+
+        return np.errstate(all="ignore")
     device: contextlib.AbstractContextManager[object] = torch.cuda.device(tensor.device)
     return device
 

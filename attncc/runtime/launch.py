@@ -258,15 +258,7 @@ def _check_input(declared: Input | Table, tensor: Tensor, query: Tensor, lengths
     if tensor.dtype not in wanted:
         raise refuse(f"'{name}' is declared {sort.value}[{extents}], but a tensor of {_dtype(tensor)} was given", span)
     check_device(declared, tensor, query)
-    if tensor.ndim != len(lengths):
-        raise refuse(f"'{name}' is declared [{extents}], but has shape {list(tensor.shape)}", span)
-    for axis, (extent, length) in enumerate(zip(declared.extents, lengths, strict=True)):
-        if tensor.shape[axis] != length:
-            raise refuse(
-                f"'{name}' has {tensor.shape[axis]} elements along axis {axis}, but '{print_expr(extent)}' is {length}",
-                span,
-                note=f"its shape is {list(tensor.shape)}; [{extents}] is {list(lengths)} in this call",
-            )
+    check_shape(declared, tensor.shape, lengths)
 
 
 def _lengths(spec: Spec, declared: Input | Table, evaluator: Evaluator) -> list[int]:
@@ -318,6 +310,21 @@ def check_device(declared: Input | Table, tensor: Tensor, query: Tensor) -> None
     """An input or table lies where query does. Raises ArgumentError."""
     if tensor.device != query.device:
         raise refuse(f"'{declared.name}' is on {tensor.device}, but query is on {query.device}", declared.span)
+
+
+def check_shape(declared: Input | Table, shape: Sequence[int], lengths: Sequence[int]) -> None:
+    """An input or table has the extents it is declared with, `lengths` in this call. Raises ArgumentError."""
+    extents = ", ".join(print_expr(e) for e in declared.extents)
+    if len(shape) != len(lengths):
+        raise refuse(f"'{declared.name}' is declared [{extents}], but has shape {list(shape)}", declared.span)
+    for axis, (extent, length) in enumerate(zip(declared.extents, lengths, strict=True)):
+        if shape[axis] != length:
+            raise refuse(
+                f"'{declared.name}' has {shape[axis]} elements along axis {axis}, "
+                f"but '{print_expr(extent)}' is {length}",
+                declared.span,
+                note=f"its shape is {list(shape)}; [{extents}] is {list(lengths)} in this call",
+            )
 
 
 def declarations(spec: Spec) -> list[Input | Table]:

@@ -20,6 +20,7 @@ from attncc.errors import BackendError
 from attncc.ir.printer import parse_spec, print_spec
 from attncc.ir.spec import Spec
 from attncc.runtime.backends import (
+    HIDDEN,
     Build,
     backward_oracle,
     backward_triton,
@@ -199,7 +200,7 @@ def _save(ctx: Any, inputs: Flat, output: Sequence[Tensor]) -> None:
     ctx.save_for_backward(query, key, value, *tensors, *([offsets] if offsets is not None else []), *output)
     handle = _handle_from(plain[0])
     named = zip(handle.names, output, strict=True)
-    ctx.mark_non_differentiable(*(result for name, result in named if name in ("total", "count")))
+    ctx.mark_non_differentiable(*(result for name, result in named if name in HIDDEN))
 
 
 def _gradients(ctx: Any, backward: Any, grads: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -129,7 +129,9 @@ def _draw(
         case Sort.BOOL:
             return generator.random(shape) < 0.125
         case Sort.FLOAT:
-            drawn: NDArray[Any] = generator.standard_normal(shape).astype(np.float32)
+            # What is learned is small beside the scores it joins; large slopes would spend float32 on cancellation.
+            size = 0.1 if declared.learnable else 1.0
+            drawn: NDArray[Any] = (size * generator.standard_normal(shape)).astype(np.float32)
         case Sort.INT:
             bounds = _bounds(spec, declared, values)
             if bounds is None and sorted_along:

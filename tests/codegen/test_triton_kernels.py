@@ -53,7 +53,7 @@ def test_examples_in_half_precision(case: Case, dtype: str) -> None:
 SHAPES = {
     "single token": Shape(queries=1, keys=1),
     "one query of many keys": Shape(queries=1, keys=45, q_offset=44),
-    "tile sizes exactly": Shape(queries=64, keys=64),
+    "tile sizes exactly": Shape(heads=6, kv_heads=3, queries=64, keys=64),
     "grouped heads": Shape(heads=6, kv_heads=2, queries=20, keys=20),
     "value wider than key": Shape(dim=24, dim_v=40),
     "odd dims": Shape(dim=17, dim_v=5),

@@ -58,7 +58,7 @@ def test_opcheck(q_offset: int | Tensor) -> None:
 def test_opcheck_of_backward() -> None:
     flat = flat_arguments(operands())
     results = torch.ops.attncc.forward(*flat)
-    grads = [torch.ones_like(results[0]), None]
+    grads = [torch.ones_like(results[0]), *([None] * (len(results) - 1))]
     torch.library.opcheck(
         torch.ops.attncc.backward.default,
         (grads, [r.detach() for r in results], *flat),

@@ -1,7 +1,7 @@
 """Skeletons: backward over pairs. One kernel owns query tiles (dQ and learnable inputs), one owns key tiles (dK, dV).
 
-Each recomputes the weights of its pairs from the dot product and the row's `norm`, so nothing of the score matrix
-is kept. Both serve every kind of weights: what differs is in the leaves `pair_weight` and `dscore`.
+Each recomputes the weights of its pairs from the dot product and the row's `norm` and `gain`, so nothing of the score
+matrix is kept. Both serve every kind of weights: what differs is in the leaves `pair_weight` and `dscore`.
 """
 
 import triton
@@ -35,13 +35,13 @@ def dquery_kernel(
     value,
     grad_out,
     norm,
+    gain,
     shift,
     dquery,
     grads,
     scale,
     values,
     LEARNS: tl.constexpr,
-    NORM_PAST_END: tl.constexpr,
     DIM: tl.constexpr,
     DIM_V: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -61,7 +61,8 @@ def dquery_kernel(
 
     query_tile = load_rows(query, b, h, first, values.queries, False, BLOCK_Q, DIM, WIDTH)
     grad_tile = load_rows(grad_out, b, h, first, values.queries, False, BLOCK_Q, DIM_V, WIDTH_V)
-    row_norm = load_row_values(norm, b, h, first, values, NORM_PAST_END, BLOCK_Q)[:, None]
+    row_norm = load_row_values(norm, b, h, first, values, float("inf"), BLOCK_Q)[:, None]
+    row_gain = load_row_values(gain, b, h, first, values, 0.0, BLOCK_Q)[:, None]
     row_shift = load_row_values(shift, b, h, first, values, 0.0, BLOCK_Q)[:, None]
     accumulator = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
 
@@ -75,9 +76,9 @@ def dquery_kernel(
         dot = product(query_tile, tl.trans(key_tile), PRECISION)
         dout = product(grad_tile, tl.trans(value_tile), PRECISION)
         live = mask(b, h, row, k, values) & (lane < stop)
-        weight = tl.where(live, pair_weight(dot, scale, row_norm, b, h, row, k, values), 0.0)
+        weight = tl.where(live, pair_weight(dot, scale, row_norm, row_gain, b, h, row, k, values), 0.0)
         dweight = reweighted(dout, b, h, row, k, values)
-        ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
+        ds = dscore(weight, dweight, row_gain, row_shift, dot, scale, b, h, row, k, values)
         ds = tl.where(live, ds, 0.0)
         if LEARNS:
             learn(ds, weight * dout, dot, scale, b, h, row, k, grads, values)
@@ -90,9 +91,9 @@ def dquery_kernel(
         value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
         dot = product(query_tile, tl.trans(key_tile), PRECISION)
         dout = product(grad_tile, tl.trans(value_tile), PRECISION)
-        weight = pair_weight(dot, scale, row_norm, b, h, row, k, values)
+        weight = pair_weight(dot, scale, row_norm, row_gain, b, h, row, k, values)
         dweight = reweighted(dout, b, h, row, k, values)
-        ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
+        ds = dscore(weight, dweight, row_gain, row_shift, dot, scale, b, h, row, k, values)
         if LEARNS:
             learn(ds, weight * dout, dot, scale, b, h, row, k, grads, values)
         ds = dscaled(ds, dot, scale, b, h, row, k, values)
@@ -108,12 +109,12 @@ def dkeyvalue_kernel(
     value,
     grad_out,
     norm,
+    gain,
     shift,
     dkey,
     dvalue,
     scale,
     values,
-    NORM_PAST_END: tl.constexpr,
     DIM: tl.constexpr,
     DIM_V: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -148,16 +149,17 @@ def dkeyvalue_kernel(
             row = tl.minimum(lane, stop - 1)
             query_tile = load_rows(query, b, h, start, values.queries, False, BLOCK_Q, DIM, WIDTH)
             grad_tile = load_rows(grad_out, b, h, start, values.queries, False, BLOCK_Q, DIM_V, WIDTH_V)
-            row_norm = load_row_values(norm, b, h, start, values, NORM_PAST_END, BLOCK_Q)[None, :]
+            row_norm = load_row_values(norm, b, h, start, values, float("inf"), BLOCK_Q)[None, :]
+            row_gain = load_row_values(gain, b, h, start, values, 0.0, BLOCK_Q)[None, :]
             row_shift = load_row_values(shift, b, h, start, values, 0.0, BLOCK_Q)[None, :]
             dot = product(key_tile, tl.trans(query_tile), PRECISION)
             dout = product(value_tile, tl.trans(grad_tile), PRECISION)
             live = mask(b, h, row, k, values) & (lane < stop)
-            weight = tl.where(live, pair_weight(dot, scale, row_norm, b, h, row, k, values), 0.0)
+            weight = tl.where(live, pair_weight(dot, scale, row_norm, row_gain, b, h, row, k, values), 0.0)
             factored = reweighted(weight, b, h, row, k, values).to(grad_tile.dtype)
             dvalue_tile = product_onto(factored, grad_tile, dvalue_tile, PRECISION)
             dweight = reweighted(dout, b, h, row, k, values)
-            ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
+            ds = dscore(weight, dweight, row_gain, row_shift, dot, scale, b, h, row, k, values)
             ds = tl.where(live, dscaled(ds, dot, scale, b, h, row, k, values), 0.0)
             dkey_tile = product_onto(ds.to(query_tile.dtype), query_tile, dkey_tile, PRECISION)
         for t in range(0, full_row_tiles(ranges, BLOCK_Q)):
@@ -165,15 +167,16 @@ def dkeyvalue_kernel(
             row = (start + tl.arange(0, BLOCK_Q))[None, :]
             query_tile = load_rows(query, b, h, start, values.queries, True, BLOCK_Q, DIM, WIDTH)
             grad_tile = load_rows(grad_out, b, h, start, values.queries, True, BLOCK_Q, DIM_V, WIDTH_V)
-            row_norm = load_row_values(norm, b, h, start, values, NORM_PAST_END, BLOCK_Q)[None, :]
+            row_norm = load_row_values(norm, b, h, start, values, float("inf"), BLOCK_Q)[None, :]
+            row_gain = load_row_values(gain, b, h, start, values, 0.0, BLOCK_Q)[None, :]
             row_shift = load_row_values(shift, b, h, start, values, 0.0, BLOCK_Q)[None, :]
             dot = product(key_tile, tl.trans(query_tile), PRECISION)
             dout = product(value_tile, tl.trans(grad_tile), PRECISION)
-            weight = pair_weight(dot, scale, row_norm, b, h, row, k, values)
+            weight = pair_weight(dot, scale, row_norm, row_gain, b, h, row, k, values)
             factored = reweighted(weight, b, h, row, k, values).to(grad_tile.dtype)
             dvalue_tile = product_onto(factored, grad_tile, dvalue_tile, PRECISION)
             dweight = reweighted(dout, b, h, row, k, values)
-            ds = dscore(weight, dweight, row_norm, row_shift, dot, scale, b, h, row, k, values)
+            ds = dscore(weight, dweight, row_gain, row_shift, dot, scale, b, h, row, k, values)
             ds = dscaled(ds, dot, scale, b, h, row, k, values)
             dkey_tile = product_onto(ds.to(query_tile.dtype), query_tile, dkey_tile, PRECISION)
 

@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 from attncc.codegen.triton.leaves import (
+    counted,
     denominator,
+    full_count,
     full_key_tile,
     full_key_tiles,
     key_ranges,
@@ -62,6 +64,7 @@ def forward_kernel(
         # The mask comes after f: sigmoid(-inf) is 0, but f(-inf) in general is not.
         weight = tl.where(live, numerator(dot, scale, b, h, row[:, None], k[None, :], values), 0.0)
         row_total += tl.sum(weight, 1)
+        live = counted(live, dot, scale, b, h, row[:, None], k[None, :], values)
         row_count += tl.sum(live.to(tl.int32), 1)
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, False, BLOCK_K, DIM_V, WIDTH_V)
@@ -73,7 +76,7 @@ def forward_kernel(
         dot = product(query_tile, tl.trans(key_tile), PRECISION)
         weight = numerator(dot, scale, b, h, row[:, None], k[None, :], values)
         row_total += tl.sum(weight, 1)
-        row_count += BLOCK_K
+        row_count += full_count(dot, scale, b, h, row[:, None], k[None, :], values)
         weight = reweighted(weight, b, h, row[:, None], k[None, :], values)
         value_tile = load_rows(value, b, h_kv, start, values.keys, True, BLOCK_K, DIM_V, WIDTH_V)
         accumulator = product_onto(weight.to(value_tile.dtype), value_tile, accumulator, PRECISION)

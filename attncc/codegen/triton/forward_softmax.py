@@ -4,6 +4,9 @@ import triton
 import triton.language as tl
 
 from attncc.codegen.triton.leaves import (
+    LN2,
+    UNIT,
+    UNIT_TO_NATURAL,
     full_key_tile,
     full_key_tiles,
     key_ranges,
@@ -24,6 +27,8 @@ def forward_kernel(
     value,
     out,
     lse,
+    top,
+    mass,
     scale,
     values,
     DIM: tl.constexpr,
@@ -34,7 +39,8 @@ def forward_kernel(
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """`out` [batch, heads, queries, dim_v] and `lse` (natural log) [batch, heads, queries]."""
+    """`out` [batch, heads, queries, dim_v]; each [batch, heads, queries]: `lse` (natural log), and for backward `top`
+    and `mass`, the largest logit and the sum of exp2 of all logits less it."""
     tiles = tl.cdiv(values.queries, BLOCK_Q)
     first = tl.program_id(0) % tiles * BLOCK_Q
     h = tl.program_id(0) // tiles % values.heads
@@ -78,22 +84,24 @@ def forward_kernel(
     row_max, row_sum = with_sinks(row_max, row_sum, b, h, row, values)
     finite_max = tl.where(row_max == float("-inf"), 0.0, row_max)
     # A row that saw nothing has maximum -inf, sum 0 and accumulator 0: its output is 0 and its lse is -inf.
+    store_row_values(top, row_max, b, h, first, values, BLOCK_Q)
+    store_row_values(mass, row_sum, b, h, first, values, BLOCK_Q)
     row_sum = tl.where(row_sum == 0.0, 1.0, row_sum)
-    rescale = tl.exp2(before - finite_max) / row_sum
+    rescale = tl.exp2((before - finite_max) * UNIT) / row_sum
     store_rows(out, accumulator * rescale[:, None], b, h, first, values.queries, BLOCK_Q, DIM_V, WIDTH_V)
-    natural_lse = (row_max + tl.log2(row_sum)) * 0.6931471805599453
+    natural_lse = row_max * UNIT_TO_NATURAL + tl.log2(row_sum) * LN2
     store_row_values(lse, natural_lse, b, h, first, values, BLOCK_Q)
 
 
 @triton.jit
 def online_softmax(row_max, row_sum, logit):
-    """One step of the running softmax in the exp2 domain: new maximum and sum, what to keep of the old
+    """One step of the running softmax: new maximum and sum, what to keep of the old
     accumulator, and the new weights.
 
     A row may have seen no live key yet, even in a later tile: its maximum is -inf, and 0 stands in for it.
     """
     new_max = tl.maximum(row_max, tl.max(logit, 1))
     finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)
-    keep = tl.exp2(row_max - finite_max)
-    weight = tl.exp2(logit - finite_max[:, None])
+    keep = tl.exp2((row_max - finite_max) * UNIT)
+    weight = tl.exp2((logit - finite_max[:, None]) * UNIT)
     return new_max, row_sum * keep + tl.sum(weight, 1), keep, weight

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from attncc.codegen.expressions import field_name, literal
 from attncc.codegen.options import Launch, Options, Schedule
 from attncc.codegen.triton.schedule import width_of
-from attncc.codegen.triton.spec_leaves import learnable_loads, pair_functions, row_expressions
+from attncc.codegen.triton.spec_leaves import keeps_apart, learnable_loads, pair_functions, row_expressions
 from attncc.ir.expr import Const, Sort, to_const
 from attncc.ir.spec import Ratio, Softmax, Spec
 
@@ -173,7 +173,7 @@ def _options(fusion: bool) -> str:
 def _state(spec: Spec) -> tuple[str, ...]:
     match spec.weights:
         case Softmax():
-            return ("lse",)
+            return ("lse", "top", "mass")
         case Ratio(denominator=denominator):
             return () if denominator is None else ("total", "count")
 
@@ -195,7 +195,7 @@ def _forward(layout: HostLayout, fusion: bool) -> str:
     ]
     for name in state:
         lines.append(f"    {name} = query.new_empty(batch, heads, queries, dtype=torch.float32)")
-    outputs = ["lse"] if is_softmax else list(state) or ["None", "None"]
+    outputs = list(state) if is_softmax else list(state) or ["None", "None"]
     normalized = "" if is_softmax else f"NORMALIZED={bool(state)}, "
     lines += [
         '    programs = triton.cdiv(queries, FORWARD["BLOCK_Q"]) * batch * heads',
@@ -238,11 +238,11 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
     else:
         lines.append("    grads = None")
     pair_learns, row_learns = learns(layout.spec)
-    norm_past_end = 'float("inf")' if is_softmax else "0.0"
+    names = "norm, gain, shift" if is_softmax else "gain, shift"
     if state:
         lines.append(f"    {', '.join(state)}{',' if len(state) == 1 else ''} = state")
         lines += [
-            "    norm, shift = (torch.empty_like(state[0], dtype=torch.float32) for _ in range(2))",
+            f"    {names} = (torch.empty_like(state[0], dtype=torch.float32) for _ in range({names.count(',') + 1}))",
             '    programs = triton.cdiv(queries, ROWS["BLOCK_Q"]) * batch * heads',
             "    if programs:",
         ]
@@ -251,13 +251,14 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
                 "        if grad_lse is not None:",
                 "            grad_lse = grad_lse.float().contiguous()",
                 "        softmax_rows_kernel[(programs,)](",
-                "            _matrix(out), _matrix(grad_out), lse, grad_lse, norm, shift, grads, values,",
-                f"            HAS_GRAD_LSE=grad_lse is not None, LEARNS={row_learns},",
+                "            _matrix(out), _matrix(grad_out), top, mass, grad_lse, norm, gain, shift, grads, values,",
+                f"            HAS_GRAD_LSE=grad_lse is not None, APART={keeps_apart(layout.options)},",
+                f"            LEARNS={row_learns},",
             ]
         else:
             lines += [
                 "        ratio_rows_kernel[(programs,)](",
-                "            _matrix(out), _matrix(grad_out), total, count, norm, shift, grads, values,",
+                "            _matrix(out), _matrix(grad_out), total, count, gain, shift, grads, values,",
                 f"            LEARNS={row_learns},",
             ]
         lines += [
@@ -266,22 +267,23 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
         ]
     else:
         # Without a denominator the rows' values are not used: ones and zeros in one shape keep the kernels the same.
-        lines.append("    norm, shift = query.new_ones(batch, heads, queries, dtype=torch.float32), None")
-        lines.append("    shift = torch.zeros_like(norm)")
-    common = "_matrix(query), _matrix(key), _matrix(value), _matrix(grad_out), norm, shift"
+        lines.append("    gain = query.new_ones(batch, heads, queries, dtype=torch.float32)")
+        lines.append("    shift = torch.zeros_like(gain)")
+    if not is_softmax:
+        lines.append("    norm = gain  # weights other than softmax do not read it")
+    common = "_matrix(query), _matrix(key), _matrix(value), _matrix(grad_out), norm, gain, shift"
     lines += [
         '    programs = triton.cdiv(queries, DQUERY["BLOCK_Q"]) * batch * heads',
         "    if programs:",
         "        dquery_kernel[(programs,)](",
         f"            {common}, _matrix(dquery), grads, scale, values,",
-        f"            LEARNS={pair_learns}, NORM_PAST_END={norm_past_end}, **SHAPE, **DQUERY, "
-        f"PRECISION=PRECISION{_options(fusion)},",
+        f"            LEARNS={pair_learns}, **SHAPE, **DQUERY, PRECISION=PRECISION{_options(fusion)},",
         "        )",
         '    programs = triton.cdiv(keys, DKEYVALUE["BLOCK_K"]) * batch * kv_heads',
         "    if programs:",
         "        dkeyvalue_kernel[(programs,)](",
         f"            {common}, _matrix(dkey), _matrix(dvalue), scale, values,",
-        f"            NORM_PAST_END={norm_past_end}, **SHAPE, **DKEYVALUE, PRECISION=PRECISION{_options(fusion)},",
+        f"            **SHAPE, **DKEYVALUE, PRECISION=PRECISION{_options(fusion)},",
         "        )",
     ]
     taught = [i.name for i in layout.spec.inputs if i.learnable]

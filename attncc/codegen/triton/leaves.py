@@ -12,6 +12,11 @@ import triton
 import triton.language as tl
 
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+# What turns a difference of logits into one of base 2. Logits of 16-bit types are in base 2 already, which saves each
+# pair a multiplication; those of float32 are natural, since multiplying a large logit rounds away what sets it apart.
+UNIT: tl.constexpr = tl.constexpr(1.0)
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+UNIT_TO_NATURAL: tl.constexpr = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -84,13 +89,13 @@ def mask(b, h, row, k, values):
 
 @triton.jit
 def logits(dot, scale, b, h, row, k, values):
-    """Softmax logits in the exp2 domain from plain dot products: float32."""
+    """Softmax logits from plain dot products, in base 2 or natural as UNIT says: float32."""
     return dot * (scale * LOG2E)
 
 
 @triton.jit
 def with_sinks(row_max, row_sum, b, h, row, values):
-    """The running maximum (exp2 domain) and sum after the sinks have joined: each [BLOCK]."""
+    """The running maximum and sum after the sinks have joined: each [BLOCK]."""
     return row_max, row_sum
 
 
@@ -98,6 +103,18 @@ def with_sinks(row_max, row_sum, b, h, row, values):
 def numerator(dot, scale, b, h, row, k, values):
     """The weight of each pair before the mask and the denominator: float32."""
     return dot * scale
+
+
+@triton.jit
+def counted(live, dot, scale, b, h, row, k, values):
+    """Which of a tile's live pairs count: those whose score is not -inf. `live` is bool of the tile's shape."""
+    return live
+
+
+@triton.jit
+def full_count(dot, scale, b, h, row, k, values):
+    """How many pairs of each row count where all of a tile are live: [BLOCK] or a scalar."""
+    return dot.shape[1]
 
 
 @triton.jit
@@ -119,13 +136,13 @@ def reweighted(weight, b, h, row, k, values):
 
 
 @triton.jit
-def pair_weight(dot, scale, norm, b, h, row, k, values):
-    """Backward: the normalized weight of each pair from its dot product and its row's `norm`: float32."""
-    return tl.exp2(dot * (scale * LOG2E) - norm)
+def pair_weight(dot, scale, norm, gain, b, h, row, k, values):
+    """Backward: the normalized weight of each pair from its dot product and its row: float32."""
+    return tl.exp2((dot * (scale * LOG2E) - norm) * UNIT) * gain
 
 
 @triton.jit
-def dscore(weight, dweight, norm, shift, dot, scale, b, h, row, k, values):
+def dscore(weight, dweight, gain, shift, dot, scale, b, h, row, k, values):
     """Backward: the gradient by the final score from the gradient by the weight: float32."""
     return weight * (dweight - shift)
 
@@ -142,9 +159,9 @@ def learn(ds, dfactor, dot, scale, b, h, row, k, grads, values):
 
 
 @triton.jit
-def learn_sinks(norm, shift, b, h, row, grads, values):
+def learn_sinks(norm, gain, shift, b, h, row, grads, values):
     """Backward: adds to the gradients of learnable inputs what these rows' sinks give, from
-    `norm` (lse in the exp2 domain, inf for no row) and `shift` (gradient by any logit: -weight * shift)."""
+    `norm` and `gain` (weight = exp2((logit - norm) * UNIT) * gain) and `shift` (the gradient is -weight * shift)."""
 
 
 @triton.jit

@@ -27,7 +27,7 @@ from attncc.codegen.triton.host import SIZES, HostLayout, host_functions, launch
 from attncc.codegen.triton.range_leaves import range_leaves
 from attncc.codegen.triton.schedule import choose_schedule
 from attncc.codegen.triton.sources import definitions_of, functions_of
-from attncc.codegen.triton.spec_leaves import LeafWriter, pair_functions, row_expressions
+from attncc.codegen.triton.spec_leaves import LeafWriter, keeps_apart, pair_functions, row_expressions
 from attncc.errors import Diagnostic, UnsupportedError
 from attncc.ir.expr import Call, Expr, Listed, Load, Size, contains, coordinates, postorder
 from attncc.ir.intrinsics import is_plain
@@ -63,7 +63,7 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
         _header(spec, options),
         records(layout),
         launch_constants(options, choose_schedule(options, pair_operations(spec))),
-        "LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)",
+        _units(options),
         *_operations("\n".join(leaves)),
         functions_of("tiles.py"),
         *leaves,
@@ -116,7 +116,7 @@ def _sizes(roots: Sequence[Expr], spec: Spec) -> tuple[str, ...]:
     if spec.grid is not None:
         names += [f"queries.{axis}" for axis in spec.grid.queries] + [f"keys.{axis}" for axis in spec.grid.keys]
         names += ["prefix_tokens", "suffix_tokens"]
-    used = {n.name for n in postorder(*roots) if isinstance(n, Size)} - {*SIZES, *names, "tile", "dim"}
+    used = {n.name for n in postorder(*roots) if isinstance(n, Size)} - {*SIZES, *names, "tile"}
     if used:
         raise AssertionError(f"sizes nobody passes: {sorted(used)}")
     return tuple(field_name(name) for name in names)
@@ -142,6 +142,19 @@ def _below(environment: Environment, index: Expr, extent: Expr) -> bool:
     if may_wrap(index, environment) or may_wrap(extent, environment):
         return False
     return proves_nonnegative((linear_of(extent) - linear_of(index)).plus(-1), environment)
+
+
+def _units(options: Options) -> str:
+    apart = keeps_apart(options)
+    return "\n".join(
+        [
+            "LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)",
+            "LN2: tl.constexpr = tl.constexpr(0.6931471805599453)",
+            f"# Logits are {'natural' if apart else 'in base 2'}: a difference of two times UNIT is one for exp2.",
+            f"UNIT: tl.constexpr = tl.constexpr({1.4426950408889634 if apart else 1.0})",
+            f"UNIT_TO_NATURAL: tl.constexpr = tl.constexpr({1.0 if apart else 0.6931471805599453})",
+        ]
+    )
 
 
 def _header(spec: Spec, options: Options) -> str:

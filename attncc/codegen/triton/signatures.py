@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from attncc.codegen.triton.host import HostLayout, learns
+from attncc.codegen.triton.spec_leaves import keeps_apart
 
 KERNELS = ("forward_kernel", "softmax_rows_kernel", "ratio_rows_kernel", "dquery_kernel", "dkeyvalue_kernel")
 
@@ -26,7 +27,7 @@ _ELEMENT = {
 }
 _DEFAULT_DTYPE = {"float": "float32", "int": "int64", "bool": "bool"}
 _MATRICES = ("query", "key", "value", "out", "grad_out", "dquery", "dkey", "dvalue")
-_ROW_VALUES = ("lse", "total", "count", "norm", "shift", "grad_lse")
+_ROW_VALUES = ("lse", "top", "mass", "total", "count", "norm", "gain", "shift", "grad_lse")
 _DIVISIBLE = [["tt.divisibility", 16]]
 
 
@@ -54,7 +55,7 @@ def _signature(module: ModuleType, layout: HostLayout, name: str, fusion: bool) 
     pairs, rows = learns(layout.spec)
     constants |= {"LEARNS": pairs if name == "dquery_kernel" else rows, "HAS_GRAD_LSE": True}
     constants |= {"NORMALIZED": hasattr(module, "ratio_rows_kernel")}
-    constants |= {"NORM_PAST_END": float("inf") if hasattr(module, "softmax_rows_kernel") else 0.0}
+    constants |= {"APART": keeps_apart(layout.options)}
     signature: dict[str, Any] = {}
     constexprs: dict[tuple[int, ...], Any] = {}
     attrs: dict[tuple[int, ...], list[list[Any]]] = {}

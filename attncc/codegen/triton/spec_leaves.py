@@ -5,6 +5,7 @@ Signatures and meanings are those of `attncc.codegen.triton.leaves`. Each body s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,12 @@ from attncc.ir.expr import (
     Coord,
     Expr,
     Load,
+    Param,
     RowCount,
     RowSum,
     Score,
     Sort,
+    contains,
     coordinates,
     postorder,
     substitute,
@@ -48,12 +51,16 @@ _UNBOUNDED_SLOPE = frozenset({"div", "pow", "log", "sqrt", "exp"})
 @dataclass(frozen=True, slots=True)
 class PairFunctions:
     """What a spec computes for a pair, each one expression: the mask, the final score or numerator as a function of
-    `Score()` (the scaled dot product), the factor after normalization, and the loads that learn from pairs."""
+    `Score()` (the scaled dot product), the factor after normalization, and the loads that learn from pairs.
+
+    `guard` is the final score where a numerator follows it and it may be -inf, which is the same as masked, else None.
+    """
 
     mask: Expr
     composed: Expr
     factor: Expr
     learnable: tuple[Load, ...]
+    guard: Expr | None
 
 
 def pair_functions(spec: Spec) -> PairFunctions:
@@ -62,12 +69,15 @@ def pair_functions(spec: Spec) -> PairFunctions:
     for clause in spec.masks:
         mask = clause.expr if mask is TRUE else call("and", mask, clause.expr)
     composed: Expr = Score()
-    steps = list(spec.scores) + ([spec.weights.numerator] if isinstance(spec.weights, Ratio) else [])
-    for clause in steps:
+    for clause in spec.scores:
         composed = substitute(clause.expr, {Score(): composed})
+    guard = None
+    if isinstance(spec.weights, Ratio):
+        guard = simplify_expr(composed) if _may_be_infinite(composed) else None
+        composed = substitute(spec.weights.numerator.expr, {Score(): composed})
     factor = to_const(1.0) if spec.reweight is None else spec.reweight.expr
     return PairFunctions(
-        simplify_expr(mask), simplify_expr(composed), factor, learnable_loads(spec, (composed, factor))
+        simplify_expr(mask), simplify_expr(composed), factor, learnable_loads(spec, (composed, factor)), guard
     )
 
 
@@ -86,12 +96,18 @@ def row_expressions(spec: Spec) -> tuple[Expr, ...]:
             return () if denominator is None else (denominator.expr,)
 
 
+def keeps_apart(options: Options) -> bool:
+    """Whether backward takes a row's maximum and sum apart, as float32's error rule needs, or as one lse."""
+    return options.dtype == "float32"
+
+
 class LeafWriter:
     """Writes every spec leaf of one module. Deterministic."""
 
     def __init__(self, spec: Spec, options: Options, proofs: Proofs) -> None:
         self._spec = spec
         self._functions = pair_functions(spec)
+        self._apart = keeps_apart(options)
         self._printer = ExpressionPrinter(spec, PAIR_NAMES, proofs, wide=options.wide)
 
     def forward(self) -> str:
@@ -100,6 +116,8 @@ class LeafWriter:
         leaves += [self._logits(), self._with_sinks()] if self._is_softmax else [self._numerator()]
         if self._is_normalized:
             leaves += [self._denominator()]
+        if not self._is_softmax:
+            leaves += [self._counted()]
         return "\n\n\n".join([*leaves, self._reweighted()])
 
     def backward(self) -> str:
@@ -111,6 +129,11 @@ class LeafWriter:
         if self._is_normalized:
             leaves += [self._denominator_slope(), self._learn_denominator()]
         return "\n\n\n".join(leaves)
+
+    @property
+    def _to_logit(self) -> str:
+        """What turns a final score into a logit."""
+        return "" if self._apart else " * LOG2E"
 
     @property
     def _is_softmax(self) -> bool:
@@ -137,14 +160,47 @@ class LeafWriter:
         signature = "logits(dot, scale, b, h, row, k, values)"
         if isinstance(self._functions.composed, Score):
             # The scale joins the exp2 factor: one multiplication for both.
-            return _leaf(signature, self._spec.scores, [], "dot * (scale * LOG2E)")
+            return _leaf(signature, self._spec.scores, [], "dot * scale" if self._apart else "dot * (scale * LOG2E)")
         lines, text = self._composed()
-        return _leaf(signature, self._spec.scores, lines, f"{text} * LOG2E")
+        return _leaf(signature, self._spec.scores, lines, text + self._to_logit)
 
     def _numerator(self) -> str:
         assert isinstance(self._spec.weights, Ratio)
         lines, text = self._composed()
+        if self._functions.guard is not None:
+            guard_lines, minus = self._masked_by_score()
+            if not _reads_score(self._functions.composed):
+                lines = [*self._s_line(self._functions.guard), *lines]
+            # The weight is computed by then, so that both may call their temporaries alike.
+            lines = [*lines, f"weight = {text}", *guard_lines]
+            text = f"tl.where({minus}, 0.0, weight)"
         return _leaf("numerator(dot, scale, b, h, row, k, values)", self._score_clauses(), lines, text)
+
+    def _counted(self) -> str:
+        partial, full = (
+            "counted(live, dot, scale, b, h, row, k, values)",
+            "full_count(dot, scale, b, h, row, k, values)",
+        )
+        guard = self._functions.guard
+        if guard is None or not (self._is_normalized and contains(self._divisor.expr, RowCount)):
+            return "\n\n\n".join([_leaf(partial, (), [], "live"), _leaf(full, (), [], "dot.shape[1]")])
+        lines, minus = self._masked_by_score()
+        lines = [*self._s_line(guard), *lines]
+        leaves = [
+            _leaf(partial, self._spec.scores, lines, f"live & ({minus} == 0)"),
+            _leaf(full, self._spec.scores, lines, f"tl.sum(tl.where({minus}, 0, 1), 1)"),
+        ]
+        return "\n\n\n".join(leaves)
+
+    def _masked_by_score(self) -> tuple[list[str], str]:
+        """Lines, and the text of whether a pair's final score masks it. They read `s` and `dot`."""
+        assert self._functions.guard is not None
+        printed = self._printer.print(self._functions.guard)
+        final = f"final_score = tl.zeros(dot.shape, tl.float32) + {printed.roots[0]}"
+        return [*printed.lines, final], '(final_score == float("-inf"))'
+
+    def _s_line(self, *roots: Expr) -> list[str]:
+        return ["s = dot * scale"] if any(_reads_score(e) for e in roots) else []
 
     def _score_clauses(self) -> tuple[Clause, ...]:
         tail = (self._spec.weights.numerator,) if isinstance(self._spec.weights, Ratio) else ()
@@ -167,10 +223,11 @@ class LeafWriter:
         lines += printed.lines
         for text in printed.roots:
             lines += [
-                f"sink = (tl.zeros(row_max.shape, tl.float32) + {text}) * LOG2E",
+                f"sink = (tl.zeros(row_max.shape, tl.float32) + {text}){self._to_logit}",
                 "new_max = tl.maximum(row_max, sink)",
                 'finite_max = tl.where(new_max == float("-inf"), 0.0, new_max)',
-                "row_sum = row_sum * tl.exp2(row_max - finite_max) + tl.exp2(sink - finite_max)",
+                "row_sum *= tl.exp2((row_max - finite_max) * UNIT)",
+                "row_sum += tl.exp2((sink - finite_max) * UNIT)",
                 "row_max = new_max",
             ]
         return _leaf("with_sinks(row_max, row_sum, b, h, row, values)", sinks, lines, "row_max, row_sum")
@@ -195,27 +252,40 @@ class LeafWriter:
         return _leaf(signature, (self._spec.reweight,), printed.lines, f"weight * {printed.roots[0]}")
 
     def _pair_weight(self) -> str:
-        signature = "pair_weight(dot, scale, norm, b, h, row, k, values)"
+        signature = "pair_weight(dot, scale, norm, gain, b, h, row, k, values)"
         if self._is_softmax:
-            return _leaf(signature, (), [], "tl.exp2(logits(dot, scale, b, h, row, k, values) - norm)")
-        result = "numerator(dot, scale, b, h, row, k, values)" + (" * norm" if self._is_normalized else "")
+            logit = "logits(dot, scale, b, h, row, k, values)"
+            weight = f"tl.exp2(({logit} - norm) * UNIT) * gain" if self._apart else f"tl.exp2({logit} - norm)"
+            return _leaf(signature, (), [], weight)
+        result = "numerator(dot, scale, b, h, row, k, values)" + (" * gain" if self._is_normalized else "")
         return _leaf(signature, (), [], result)
 
     def _dscore(self) -> str:
-        signature = "dscore(weight, dweight, norm, shift, dot, scale, b, h, row, k, values)"
+        signature = "dscore(weight, dweight, gain, shift, dot, scale, b, h, row, k, values)"
         if self._is_softmax:
             return _leaf(signature, (), [], "weight * (dweight - shift)")
-        return _leaf(signature, (), [], "dweight * norm + shift" if self._is_normalized else "dweight")
+        return _leaf(signature, (), [], "dweight * gain + shift" if self._is_normalized else "dweight")
 
     def _dscaled(self) -> str:
         signature = "dscaled(ds, dot, scale, b, h, row, k, values)"
         slope = gradients(self._functions.composed, (Score(),))[Score()]
         printed = self._printer.print(slope)
         clauses = self._score_clauses()
-        if isinstance(slope, Const) and slope.value == 1.0:
-            return _leaf(signature, clauses, [], "ds")
-        lines = ["s = dot * scale", *printed.lines] if _reads_score(slope) else list(printed.lines)
-        return _leaf(signature, clauses, lines, _chain("ds", slope, printed.roots[0]))
+        lines = self._ds_lines(slope)
+        if not (isinstance(slope, Const) and slope.value == 1.0):
+            lines += printed.lines
+        return _leaf(signature, clauses, lines, self._chain("ds", slope, printed.roots[0]))
+
+    def _ds_lines(self, *roots: Expr) -> list[str]:
+        """Lines before the gradients by these roots: `s`, and no gradient where the score masks."""
+        guard = self._functions.guard
+        if guard is None:
+            return self._s_line(*roots)
+        lines, minus = self._masked_by_score()
+        return [*self._s_line(guard, *roots), *lines, f"ds = tl.where({minus}, 0.0, ds)"]
+
+    def _chain(self, gradient: str, slope: Expr, text: str) -> str:
+        return _chain(gradient, slope, text, self._has_infinity)
 
     def _learn(self) -> str:
         signature = "learn(ds, dfactor, dot, scale, b, h, row, k, grads, values)"
@@ -227,12 +297,12 @@ class LeafWriter:
         slopes = [e for load in loads for e in (by_score[load], by_factor[load])]
         indices = [i for load in loads for i in load.index]
         printed = self._printer.print(*slopes, *indices)
-        lines = ["s = dot * scale"] if any(_reads_score(e) for e in (*slopes, *indices)) else []
+        lines = self._ds_lines(*slopes, *indices)
         lines += printed.lines
         texts = dict(zip([*slopes, *indices], printed.roots, strict=True))
         for load in loads:
             terms = [
-                _chain(gradient, slope, texts[slope])
+                self._chain(gradient, slope, texts[slope])
                 for gradient, slope in (("ds", by_score[load]), ("dfactor", by_factor[load]))
                 if not (isinstance(slope, Const) and slope.value == 0.0)
             ]
@@ -255,14 +325,14 @@ class LeafWriter:
             printed = self._printer.print(clause.expr, *by_load.values(), *indices)
             lines += printed.lines
             # d(loss)/d(any logit) = -weight · shift where no value is attached.
-            lines.append(f"sink = (tl.zeros(norm.shape, tl.float32) + {printed.roots[0]}) * LOG2E")
-            lines.append("dsink = -tl.exp2(sink - norm) * shift")
+            lines.append(f"sink = (tl.zeros(norm.shape, tl.float32) + {printed.roots[0]}){self._to_logit}")
+            lines.append("dsink = -tl.exp2((sink - norm) * UNIT) * gain * shift")
             texts = dict(zip([*by_load.values(), *indices], printed.roots[1:], strict=True))
             for load, slope in by_load.items():
                 assert isinstance(load, Load)
                 lines.append(f"gradient = {_chain('dsink', slope, texts[slope])}")
                 lines += self._scatter(load, [texts[i] for i in load.index], _row_reduction(load))
-        return _leaf("learn_sinks(norm, shift, b, h, row, grads, values)", self._spec.weights.sinks, lines, None)
+        return _leaf("learn_sinks(norm, gain, shift, b, h, row, grads, values)", self._spec.weights.sinks, lines, None)
 
     def _learn_denominator(self) -> str:
         clause = self._divisor
@@ -314,14 +384,36 @@ def _row_reduction(load: Load) -> str:
     return "gradient" if "row" in coordinates(load.index) else "tl.sum(gradient)"
 
 
-def _chain(gradient: str, slope: Expr, text: str) -> str:
-    """`gradient · slope`, without 0 · inf where a pair has no weight."""
+def _chain(gradient: str, slope: Expr, text: str, has_infinity: bool = False) -> str:
+    """`gradient · slope`, without 0 · inf where a pair has no weight. `has_infinity`: what the slope multiplies may be
+    infinite without one of the operations that make it so."""
     if isinstance(slope, Const) and slope.value == 1.0:
         return gradient
     operations = {n.op for n in postorder(slope) if isinstance(n, Call) and n.sort is Sort.FLOAT}
-    if operations & _UNBOUNDED_SLOPE:
+    if operations & _UNBOUNDED_SLOPE or (has_infinity and operations):
         return f"tl.where({gradient} == 0.0, 0.0, {gradient} * {text})"
     return f"{gradient} * {text}"
+
+
+def _may_be_infinite(score: Expr) -> bool:
+    """Whether a score of finite dot products may be infinite: by a literal, an input, or an operation on the edge of
+    its domain. Products that overflow are left out."""
+    return any(
+        _is_infinite(n) or (isinstance(n, Load | Param | Call) and n.sort is Sort.FLOAT and _can_be_infinite(n))
+        for n in postorder(score)
+    )
+
+
+def _can_be_infinite(node: Expr) -> bool:
+    return not isinstance(node, Call) or node.op in _UNBOUNDED_SLOPE
+
+
+def _is_infinite(node: Expr) -> bool:
+    return isinstance(node, Const) and node.sort is Sort.FLOAT and math.isinf(node.value)
+
+
+def _has_infinity(expr: Expr) -> bool:
+    return any(_is_infinite(n) for n in postorder(expr))
 
 
 def _reads_score(expr: Expr) -> bool:
