@@ -70,6 +70,12 @@ def _dense_bias(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
     return {"bias": torch.randn(size, generator=generator).requires_grad_()}
 
 
+def _masking_bias(shape: Shape, generator: torch.Generator) -> dict[str, Any]:
+    bias = torch.randn(shape.keys, generator=generator)
+    bias[:5] = -torch.inf
+    return {"bias": bias.requires_grad_()}
+
+
 EXAMPLE_CASES = (
     Case("dense", _example("dense")),
     Case("causal", _example("causal")),
@@ -128,6 +134,19 @@ FEATURE_CASES = (
     ),
     Case("score_free_of_s", "attention a\n  input slopes: float[heads] learnable\n  score slopes[h] * k", _slopes),
     Case("minus_infinity", "attention a\n  score s if k % 3 != q % 3 else -inf"),
+    Case("masked_by_score", "attention a\n  score s if k % 3 != q % 3 else -inf\n  weights tanh(s) + 0.25 over count"),
+    Case(
+        "masked_by_bias",
+        "attention a\n  input bias: float[keys] learnable\n  score s + bias[k]\n"
+        "  weights exp(s) + s over 2 + abs(total)",
+        _masking_bias,
+    ),
+    Case(
+        "infinite_between",
+        "attention a\n  input bias: float[keys] learnable\n  score s + bias[k] if k <= q else -inf\n"
+        "  score max(s * abs(s), -9)\n  score s if k != q else -inf\n  weights 1 + relu(s)",
+        lambda s, g: {"bias": torch.randn(s.keys, generator=g).requires_grad_()},
+    ),
     Case("relu_over_keys", "attention a\n  mask k <= q\n  weights relu(s) over keys"),
     Case("linear_over_total", "attention a\n  mask k <= q\n  weights s over max(abs(total), 1)"),
     Case("exp_over_total_count", "attention a\n  mask k < q\n  weights exp(s) over total + count"),
@@ -177,6 +196,19 @@ FEATURE_CASES = (
         "attention a\n  param lambda_: int = 3\n  param type: int = 2\n  input values: float[keys] learnable\n"
         "  mask k <= q + type and q - k < 9 * lambda_\n  score s + values[k]",
         lambda s, g: {"values": torch.randn(s.keys, generator=g).requires_grad_()},
+    ),
+    Case(
+        "head_dim",
+        "attention a\n  mask k <= q and q - k < max(dim // 3, 2)\n  score s * sqrt(dim) - max(dim, 20) * 0.1",
+    ),
+    Case(
+        "float_params_alone",
+        "attention a\n  param c: float = -0.5\n  mask floor(c * 10) <= q - k\n  score s * sign(c) + min(c, k) + abs(c)",
+    ),
+    Case(
+        "index_beyond_32_bits",
+        "attention a\n  input t: float[keys] learnable\n  score s + t[k] + t[ceil(inf)] + t[1099511627776 + k]",
+        lambda s, g: {"t": torch.randn(s.keys, generator=g).requires_grad_()},
     ),
     Case(
         "extent",

@@ -107,6 +107,7 @@ class LeafWriter:
     def __init__(self, spec: Spec, options: Options, proofs: Proofs) -> None:
         self._spec = spec
         self._functions = pair_functions(spec)
+        self._has_infinity = _has_infinity(self._functions.composed)
         self._apart = keeps_apart(options)
         self._printer = ExpressionPrinter(spec, PAIR_NAMES, proofs, wide=options.wide)
 
