@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import attncc
+import attncc.api  # registers the operators
 from attncc.errors import ArgumentError, BackendError, UnsupportedError
 from attncc.runtime import backends, ops
 from attncc.runtime.launch import Arguments
