@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,3 +264,24 @@ def test_a_tensor_without_data_among_others_is_refused(moved: str, message: str)
     with pytest.raises(ArgumentError) as caught:
         attention(**tensors)
     assert str(caught.value).splitlines()[0] == message
+
+
+PLANNED = "attention a\n  input last: int[batch]\n  mask k <= last[b] and k <= q"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"queries": -1}, "lengths are at least 0"),
+        ({"queries": 6.5}, "lengths, batch and heads are ints"),
+        ({"heads": 3, "kv_heads": 2}, "3 heads are not a multiple of the 2 heads of key and value"),
+        ({"tile": 64}, "tile is a pair of ints (queries, keys), not 64"),
+        ({"tile": ((16, 16), (16, 8))}, "tiles that are boxes are not there yet"),
+        ({"q_offset": np.array([1, 2])}, "q_offset is an int or [batch], but has shape [2]"),
+        ({"last": torch.tensor([3, 4])}, "'last' has 2 elements along axis 0, but 'batch' is 1"),
+    ],
+)
+def test_plan_refuses_what_no_call_could_have(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        attncc.loads(PLANNED).plan(**{"queries": 64, "last": torch.tensor([3])} | arguments)
+    assert str(caught.value).startswith(message)
