@@ -28,6 +28,7 @@ from attncc.ir.spec import Spec
 from attncc.passes.pipeline import lower
 from attncc.runtime import oracle
 from attncc.runtime.cache import Cache, default_config
+from attncc.runtime.divisors import check_divisors
 from attncc.runtime.evaluate import Evaluator
 from attncc.runtime.launch import (
     Arguments,
@@ -236,6 +237,7 @@ class Attention:
         sizes |= named_extents(spec, {name: tuple(t.shape) for name, t in tensors.items()}, sizes)
         evaluator = Evaluator(scalars, sizes)
         check_requires(spec, evaluator)
+        check_divisors(spec, evaluator)
         for declared in spec.inputs:
             # A plan has no `dim`, and no extents that only an input not given would tell.
             read = {n.name for e in declared.extents for n in postorder(e) if isinstance(n, Size)}

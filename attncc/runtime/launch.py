@@ -13,6 +13,7 @@ from torch import Tensor
 from attncc.ir.expr import Expr, Param, Scalar, Size, Sort, postorder
 from attncc.ir.printer import print_expr
 from attncc.ir.spec import Input, Spec, Table
+from attncc.runtime.divisors import check_divisors
 from attncc.runtime.evaluate import Evaluator
 from attncc.runtime.facts import check_facts
 from attncc.runtime.signature import Signature, refuse, scalars_of
@@ -134,6 +135,7 @@ def bind(spec: Spec, signature: Signature, call: Arguments, *, check: bool = Fal
             raise refuse(f"nothing tells the extent '{name}': no input has it as a whole axis", spec.span)
     evaluator = Evaluator(scalars, sizes)
     check_requires(spec, evaluator)
+    check_divisors(spec, evaluator)
     for declared in declarations(spec):
         _check_input(declared, tensors[declared.name], call.query, _lengths(spec, declared, evaluator))
     scale = call.scale if call.scale is not None else _default_scale(spec, evaluator)
