@@ -15,8 +15,7 @@ from torch import Tensor
 
 from attncc import compiler
 from attncc.analysis.plan import Plan, evaluate, plan_loops
-from attncc.codegen.options import Options, Target
-from attncc.codegen.triton.module import generate
+from attncc.codegen.options import Target
 from attncc.compiler import Artifact, Compiler
 from attncc.errors import ArgumentError, Diagnostic, did_you_mean, render
 from attncc.grammar.flex import trace_flex
@@ -282,15 +281,9 @@ class Attention:
         for name in constants:
             if name not in {c.name for c in self._spec.constants}:
                 raise refuse(f"'{self.name}' has no const '{name}'", self._spec.span)
-        options = Options(
-            target=Target("interpreter") if target == "interpreter" else compiler.parse_target(target),
-            dtype=compiler.parse_dtype(dtype),
-            dim=head_dim,
-            dim_v=value_dim or head_dim,
-            input_dtypes=tuple(sorted((input_dtypes or {}).items())),
-        )
-        lowered = lower(self._spec, constants)
-        return generate(lowered, plan_loops(lowered, input_dtypes=input_dtypes), options)
+        aimed = Target("interpreter") if target == "interpreter" else compiler.parse_target(target)
+        options = compiler.options_for(self._spec, aimed, dtype, head_dim, value_dim, input_dtypes)
+        return compiler.source(self._spec, constants, options)
 
     def __repr__(self) -> str:
         spec = self._spec

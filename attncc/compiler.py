@@ -106,13 +106,7 @@ def compile(
     does not fit the target's shared memory, smaller ones are tried. Raises ArgumentError, UnsupportedError,
     BackendError.
     """
-    options = Options(
-        target=parse_target(target),
-        dtype=parse_dtype(dtype),
-        dim=head_dim,
-        dim_v=value_dim or head_dim,
-        input_dtypes=tuple(sorted((input_dtypes or {}).items())),
-    )
+    options = options_for(spec, parse_target(target), dtype, head_dim, value_dim, input_dtypes)
     lowered = lower(spec, dict(constants or {}), dim=options.dim)
     plan = _plan(lowered, options)
     schedule = choose_schedule(options, pair_operations(lowered))
@@ -125,6 +119,31 @@ def compile(
             if "shared memory" not in str(error) or following is None:
                 raise
             schedule = following
+
+
+def source(spec: Spec, constants: Mapping[str, Scalar], options: Options) -> str:
+    """The text of a checked spec's module. Raises ArgumentError, UnsupportedError."""
+    lowered = lower(spec, constants, dim=options.dim, offset_per_batch=options.offset_per_batch)
+    return generate(lowered, _plan(lowered, options), options)
+
+
+def options_for(
+    spec: Spec,
+    target: Target,
+    dtype: str,
+    head_dim: int,
+    value_dim: int | None,
+    input_dtypes: Mapping[str, str] | None,
+) -> Options:
+    """The options of a module made without a call at hand. Raises ArgumentError for what no call could have."""
+    dim_v = head_dim if value_dim is None else value_dim
+    if head_dim < 1 or dim_v < 1:
+        raise ArgumentError(f"the dimensions of query and value are at least 1, not {head_dim} and {dim_v}")
+    known = {i.name for i in spec.inputs} | {t.name for t in spec.tables}
+    for name in input_dtypes or {}:
+        if name not in known:
+            raise ArgumentError(f"'{spec.name}' has no input '{name}' to have an element type")
+    return Options(target, parse_dtype(dtype), head_dim, dim_v, tuple(sorted((input_dtypes or {}).items())))
 
 
 def module_key(lowered: Spec, options: Options) -> str:

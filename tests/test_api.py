@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 import attncc
+from attncc import compiler
+from attncc.codegen.options import Options, Target
 from attncc.errors import ArgumentError, SpecError
 
 BAND = """\
@@ -285,3 +287,23 @@ def test_plan_refuses_what_no_call_could_have(arguments: dict[str, Any], message
     with pytest.raises(ArgumentError) as caught:
         attncc.loads(PLANNED).plan(**{"queries": 64, "last": torch.tensor([3])} | arguments)
     assert str(caught.value).startswith(message)
+
+
+def test_source_is_the_text_that_is_compiled() -> None:
+    attention = attncc.loads("attention a\n  mask q % dim == k % dim")
+    text = attention.source(target="interpreter", dtype="float32", head_dim=16)
+    assert "values.dim" not in text
+    assert text == compiler.source(attention.spec, {}, Options(Target("interpreter"), "float32", 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head_dim": 0}, "the dimensions of query and value are at least 1, not 0 and 0"),
+        ({"value_dim": 0}, "the dimensions of query and value are at least 1, not 128 and 0"),
+        ({"input_dtypes": {"slope": "float16"}}, "'band' has no input 'slope' to have an element type"),
+    ],
+)
+def test_source_refuses_what_no_call_could_have(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        attncc.loads(BAND).source(**arguments)
