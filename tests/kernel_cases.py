@@ -211,6 +211,11 @@ FEATURE_CASES = (
         lambda s, g: {"t": torch.randn(s.keys, generator=g).requires_grad_()},
     ),
     Case(
+        "literal_index_out_of_range",
+        "attention a\n  input t: float[heads, 7] learnable\n  score s + t[h, -3] + t[h, 9] + t[-1, 2] + t[h, 6] * k",
+        lambda s, g: {"t": torch.randn(s.heads, 7, generator=g).requires_grad_()},
+    ),
+    Case(
         "extent",
         "attention a\n  extent n\n  input t: float[n, heads] learnable\n  score s + t[min(q, n - 1), h]",
         lambda s, g: {"t": torch.randn(5, s.heads, generator=g).requires_grad_()},

@@ -237,6 +237,8 @@ class ExpressionPrinter:
         """The comparisons that keep a load in range, given its printed index; none for what is proved."""
         checks: list[str] = []
         for text, expr, extent in zip(index, node.index, self.extents_of(node), strict=True):
+            if isinstance(expr, Const):  # two literals compared would be Python's bool
+                text = f"tl.full((), {literal(expr)}, tl.int64)"
             if not self._proofs.nonnegative(expr):
                 checks.append(f"({text} >= 0)")
             if not self._proofs.below(expr, extent):
