@@ -109,7 +109,9 @@ class _Writer:
         self.in_mask = False
         if r.random() < 0.2:
             body += self._let("bool", "pair")
-        body += [f"score {self._score()}" for _ in range(r.choice([0, 1, 1, 2, 3]))]
+        scores = [f"score {self._score()}" for _ in range(r.choice([0, 1, 1, 2, 3]))]
+        # What a score of -inf comes to in another need not be -inf, nor a number.
+        body += sorted(scores, key=lambda line: line.endswith("-inf"))
         weights = self._weights()
         if weights:
             body.insert(r.randint(0, len(body)) if "let" not in " ".join(body) else len(body), weights)
