@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FOLDERS = [str(Path(__file__).parents[n]) for n in (0, 1, 2)]
+FOLDERS = [str(Path(__file__).parents[n]) for n in (1, 2)]
 sys.path[:0] = FOLDERS
 
 from random_specs import RandomCase, random_case  # noqa: E402

@@ -44,14 +44,14 @@ def missed(case: RandomCase) -> list[str]:
     return [f"{c.name}: off by {c.error:.3e}, allowed {c.allowed:.3e}, finite: {c.finite}" for c in wrong]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(26))
 def test_a_random_spec(seed: int) -> None:
     case = random_case(seed)
     assert not missed(case), case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30, 400))
+@pytest.mark.parametrize("seed", range(26, 400))
 def test_many_random_specs(seed: int) -> None:
     case = random_case(seed)
     assert not missed(case), case

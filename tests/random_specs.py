@@ -320,8 +320,8 @@ class _Writer:
         return r.choice(
             [
                 lambda: f"({self.exact(below, scope)} {r.choice('+-*/')} {self.exact(below, scope)})",
-                lambda: f"({self.int(below, scope)} / {self.int(0, scope)})",
-                lambda: f"{r.choice(['abs', 'sqrt', 'sign', 'relu', '-'])}({self.exact(below, scope)})",
+                lambda: f"({self.int(below, scope)} / {self._divisor(scope)})",
+                lambda: f"{r.choice(['abs', 'sqrt', 'sign', 'relu', '0.5 - '])}({self.exact(below, scope)})",
                 lambda: f"{r.choice(['min', 'max'])}({self.exact(below, scope)}, {self.exact(below, scope)})",
                 lambda: f"clamp({self.exact(below, scope)}, {self.exact(0, scope)}, {self.exact(0, scope)})",
                 lambda: f"({self.exact(0, scope)} if {self.bool(below, scope)} else {self.exact(0, scope)})",
@@ -348,7 +348,8 @@ class _Writer:
                 lambda: f"({one()} {r.choice('+-')} {one()})",
                 lambda: f"({one()} * {r.choice(['tanh', 'sigmoid', 'erf', 'sin', 'cos'])}({one()}))",
                 lambda: f"{r.choice(['min', 'max'])}({one()}, {one()})",
-                lambda: f"{r.choice(['abs', 'relu', 'tanh', 'sigmoid', 'erf', 'sin', 'cos', '-'])}({one()})",
+                lambda: f"{r.choice(['abs', 'relu', 'tanh', 'sigmoid', 'erf', 'sin', 'cos'])}({one()})",
+                lambda: f"(-{one()})",
                 lambda: f"exp(min({one()}, 1))",
                 lambda: f"log(1.5 + {one()} ** 2)",
                 lambda: f"sqrt(0.5 + abs({one()}))",
