@@ -16,7 +16,7 @@ from typing import Any
 from attncc.analysis.plan import LoopPlan, plan_loops
 from attncc.codegen.options import Options, Target
 from attncc.codegen.triton.module import describe, generate, pair_operations
-from attncc.codegen.triton.schedule import choose_schedule, smaller
+from attncc.codegen.triton.schedule import SHARED_MEMORY_LIMIT, choose_schedule, smaller
 from attncc.errors import ArgumentError, BackendError, did_you_mean
 from attncc.ir.expr import Scalar
 from attncc.ir.printer import spec_key
@@ -101,10 +101,10 @@ def compile(
 ) -> Artifact:
     """Compiles a spec for a target that need not be present.
 
-    `target` is one of `TARGETS` or another architecture Triton knows, as `cuda:89`; `dtype` the element type of
-    query, key and value; `input_dtypes` those of the inputs, else float32, int64 and bool. Where the first schedule
-    does not fit the target's shared memory, smaller ones are tried. Raises ArgumentError, UnsupportedError,
-    BackendError.
+    `target` is one of `TARGETS`, which are tested, or another in `SHARED_MEMORY_LIMIT`, as `cuda:89`; `dtype` is the
+    element type of query, key and value; `input_dtypes` those of the inputs, else float32, int64 and bool. Where the
+    first schedule does not fit the target's shared memory, smaller ones are tried. Raises ArgumentError,
+    UnsupportedError, BackendError.
     """
     options = options_for(spec, parse_target(target), dtype, head_dim, value_dim, input_dtypes)
     lowered = lower(spec, dict(constants or {}), dim=options.dim)
@@ -165,12 +165,11 @@ def fingerprint() -> str:
 def parse_target(text: str) -> Target:
     """`cuda:90` or `hip:gfx942` as a Target. Raises ArgumentError."""
     backend, _, arch = text.partition(":")
-    if backend == "cuda" and arch.isdigit():
-        return Target("cuda", arch)
-    if backend == "hip" and arch.startswith("gfx") and arch.isalnum():
-        return Target("hip", arch)
-    hint = did_you_mean(text, TARGETS)
-    raise ArgumentError(f"there is no target '{text}': use one of {', '.join(TARGETS)}" + (f"; {hint}" if hint else ""))
+    if text in SHARED_MEMORY_LIMIT:
+        return Target("cuda" if backend == "cuda" else "hip", arch)
+    hint = did_you_mean(text, SHARED_MEMORY_LIMIT)
+    known = ", ".join(SHARED_MEMORY_LIMIT)
+    raise ArgumentError(f"there is no target '{text}': use one of {known}" + (f"; {hint}" if hint else ""))
 
 
 def parse_dtype(text: str) -> Any:

@@ -68,10 +68,10 @@ class Printed:
 _TAKEN_FIELDS = frozenset(
     """
     type values handle count index
-    Any DKEYVALUE DQUERY FORWARD Grads LN2 LOG2E Matrix NamedTuple PRECISION ROWS SHAPE UNIT UNIT_TO_NATURAL Values
-    backward ctx dict dkey dkeyvalue_kernel dquery dquery_kernel dvalue forward forward_kernel gain grad_lse grad_out
-    grads len lse mass norm programs range ratio_rows_kernel rest settings shift softmax_rows_kernel state staticmethod
-    tensor tensors tl top torch triton
+    Any DKEYVALUE DQUERY FORWARD Grads LN2 LOG2E Matrix NamedTuple PRECISION ROWS SHAPE UNIT UNIT_TO_NATURAL VALUES
+    Values backward ctx dict dkey dkeyvalue_kernel dquery dquery_kernel dvalue forward forward_kernel gain grad_lse
+    grad_out grads len list lse map mass norm programs range ratio_rows_kernel rest settings shift
+    softmax_rows_kernel state staticmethod tensor tensors tl top torch triton
     """.split()  # noqa: SIM905
 )
 _TAKEN_FORMS = re.compile(r"_|.*_$|.*_stride_\d+$|arg_|queries_|keys_")

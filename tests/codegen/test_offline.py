@@ -66,6 +66,18 @@ def test_dtypes_and_dims(target: str, dtype: str, dim: int, value_dim: int) -> N
     assert_fits(compiled(target, dtype, dim, value_dim, files), target)
 
 
+def test_lengths_and_params_compile_nothing_anew() -> None:
+    """Launches as on a device, up to its driver: neither a length, a param nor an offset is part of a kernel's key."""
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
+    script = Path(__file__).with_name("launch_without_device.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = json.loads(done.stdout)
+    assert len(counts) == 4
+    for count in counts:
+        assert count == dict.fromkeys(SOFTMAX, 1), counts
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cuda:80", "cuda:90", "cuda:100", "hip:gfx942"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -28,7 +28,7 @@ from attncc.codegen.triton.leaves import (
 from attncc.codegen.triton.tiles import load_row_values, load_rows, product, product_onto, store_rows
 
 
-@triton.jit(do_not_specialize=["values"])
+@triton.jit
 def dquery_kernel(
     query,
     key,
@@ -102,7 +102,7 @@ def dquery_kernel(
     store_rows(dquery, accumulator * scale, b, h, first, values.queries, BLOCK_Q, DIM, WIDTH)
 
 
-@triton.jit(do_not_specialize=["values"])
+@triton.jit
 def dkeyvalue_kernel(
     query,
     key,

@@ -12,7 +12,7 @@ from attncc.codegen.triton.leaves import denominator, denominator_slope, learn_d
 from attncc.codegen.triton.tiles import load_row_values, load_rows, store_row_values
 
 
-@triton.jit(do_not_specialize=["values"])
+@triton.jit
 def softmax_rows_kernel(
     out,
     grad_out,
@@ -60,7 +60,7 @@ def softmax_rows_kernel(
         learn_sinks(row_norm, row_gain, row_shift, b, h, row, grads, values)
 
 
-@triton.jit(do_not_specialize=["values"])
+@triton.jit
 def ratio_rows_kernel(
     out,
     grad_out,

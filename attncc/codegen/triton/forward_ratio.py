@@ -19,7 +19,7 @@ from attncc.codegen.triton.leaves import (
 from attncc.codegen.triton.tiles import load_rows, product, product_onto, store_row_values, store_rows
 
 
-@triton.jit(do_not_specialize=["values"])
+@triton.jit
 def forward_kernel(
     query,
     key,

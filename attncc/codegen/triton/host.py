@@ -70,6 +70,13 @@ def records(layout: HostLayout) -> str:
         "",
         *(f"    {name}: Any" for name, _ in layout.values),
     ]
+    lines += [
+        "",
+        "",
+        "# Kernels take the fields one by one: in a tuple, Triton would compile anew for a length or param that is 1",
+        "# or a multiple of 16.",
+        'VALUES = list(map("values_{}".format, Values._fields))',
+    ]
     if layout.learnable:
         lines += [
             "",
@@ -201,7 +208,8 @@ def _forward(layout: HostLayout, fusion: bool) -> str:
         '    programs = triton.cdiv(queries, FORWARD["BLOCK_Q"]) * batch * heads',
         "    if programs:",
         "        forward_kernel[(programs,)](",
-        f"            _matrix(query), _matrix(key), _matrix(value), _matrix(out), {', '.join(outputs)}, scale, values,",
+        "            _matrix(query), _matrix(key), _matrix(value), _matrix(out),",
+        f"            {', '.join(outputs)}, scale, *values,",
         f"            {normalized}**SHAPE, **FORWARD, PRECISION=PRECISION{_options(fusion)},",
         "        )",
         f"    return out, {state_tuple}",
@@ -251,14 +259,14 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
                 "        if grad_lse is not None:",
                 "            grad_lse = grad_lse.float().contiguous()",
                 "        softmax_rows_kernel[(programs,)](",
-                "            _matrix(out), _matrix(grad_out), top, mass, grad_lse, norm, gain, shift, grads, values,",
+                "            _matrix(out), _matrix(grad_out), top, mass, grad_lse, norm, gain, shift, grads, *values,",
                 f"            HAS_GRAD_LSE=grad_lse is not None, APART={keeps_apart(layout.options)},",
                 f"            LEARNS={row_learns},",
             ]
         else:
             lines += [
                 "        ratio_rows_kernel[(programs,)](",
-                "            _matrix(out), _matrix(grad_out), total, count, gain, shift, grads, values,",
+                "            _matrix(out), _matrix(grad_out), total, count, gain, shift, grads, *values,",
                 f"            LEARNS={row_learns},",
             ]
         lines += [
@@ -276,13 +284,13 @@ def _backward(layout: HostLayout, fusion: bool) -> str:
         '    programs = triton.cdiv(queries, DQUERY["BLOCK_Q"]) * batch * heads',
         "    if programs:",
         "        dquery_kernel[(programs,)](",
-        f"            {common}, _matrix(dquery), grads, scale, values,",
+        f"            {common}, _matrix(dquery), grads, scale, *values,",
         f"            LEARNS={pair_learns}, **SHAPE, **DQUERY, PRECISION=PRECISION{_options(fusion)},",
         "        )",
         '    programs = triton.cdiv(keys, DKEYVALUE["BLOCK_K"]) * batch * kv_heads',
         "    if programs:",
         "        dkeyvalue_kernel[(programs,)](",
-        f"            {common}, _matrix(dkey), _matrix(dvalue), scale, values,",
+        f"            {common}, _matrix(dkey), _matrix(dvalue), scale, *values,",
         f"            **SHAPE, **DKEYVALUE, PRECISION=PRECISION{_options(fusion)},",
         "        )",
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import textwrap
 from collections.abc import Sequence
 
 from attncc.analysis.facts import environment_of
@@ -67,10 +68,27 @@ def generate(spec: Spec, plan: LoopPlan, options: Options) -> str:
         *_operations("\n".join(leaves)),
         functions_of("tiles.py"),
         *leaves,
-        *kernels,
+        *(_with_plain_values(k, layout) for k in kernels),
         host_functions(layout, fusion),
     ]
     return "\n\n\n".join(part for part in parts if part) + "\n"
+
+
+def _with_plain_values(kernels: str, layout: HostLayout) -> str:
+    """A skeleton's kernels with `values` taken field by field, each left unspecialised, and put together inside."""
+    fields = [f"values_{name}" for name, _ in layout.values]
+    parameters = textwrap.fill(", ".join(fields) + ",", 112, initial_indent="    ", subsequent_indent="    ")
+    gathered = textwrap.fill(", ".join(fields) + ",", 112, initial_indent="        ", subsequent_indent="        ")
+    assigned = f"    values = Values(\n{gathered}\n    )"
+    done = []
+    for function in kernels.split("\n\n\n"):
+        head, docstring, body = function.split('"""', 2)
+        if "\n    values,\n" in head:
+            head = head.replace("@triton.jit", "@triton.jit(do_not_specialize=VALUES)")
+            head = head.replace("\n    values,\n", f"\n{parameters}\n")
+            body = f"\n{assigned}{body}"
+        done.append('"""'.join((head, docstring, body)))
+    return "\n\n\n".join(done)
 
 
 def pair_operations(spec: Spec) -> int:

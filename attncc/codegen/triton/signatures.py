@@ -56,6 +56,7 @@ def _signature(module: ModuleType, layout: HostLayout, name: str, fusion: bool) 
     constants |= {"LEARNS": pairs if name == "dquery_kernel" else rows, "HAS_GRAD_LSE": True}
     constants |= {"NORMALIZED": hasattr(module, "ratio_rows_kernel")}
     constants |= {"APART": keeps_apart(layout.options)}
+    kinds = dict(layout.values)
     signature: dict[str, Any] = {}
     constexprs: dict[tuple[int, ...], Any] = {}
     attrs: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -63,8 +64,8 @@ def _signature(module: ModuleType, layout: HostLayout, name: str, fusion: bool) 
         if argument in _MATRICES:
             signature[argument] = module.Matrix(f"*{_ELEMENT[layout.options.dtype]}", "i32", "i32", "i32")
             attrs |= {(place, field): _DIVISIBLE for field in range(4)}
-        elif argument == "values":
-            signature[argument] = module.Values(*(_type(layout, kind) for _, kind in layout.values))
+        elif argument.startswith("values_"):
+            signature[argument] = _type(layout, kinds[argument.removeprefix("values_")])
         elif argument == "grads" and layout.learnable:
             signature[argument] = module.Grads(*("*fp32" for _ in layout.learnable))
         elif argument == "scale":
