@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from kernel_cases import EXAMPLE_CASES, FEATURE_CASES, Case, Shape
-from poison import poisoned
+from poison import DEVICE, poisoned
 from torch import Tensor
 
 import attncc
@@ -74,8 +74,8 @@ def test_shapes(name: str, shape: Shape) -> None:
 
 def test_an_offset_for_each_batch() -> None:
     attn = attncc.loads("attention a\n  mask k <= q and q - k < 9")
-    query, key, value = (torch.randn(3, 2, n, 16) for n in (11, 40, 40))
-    offsets = torch.tensor([0, 13, 29])
+    query, key, value = (torch.randn(3, 2, n, 16, device=DEVICE) for n in (11, 40, 40))
+    offsets = torch.tensor([0, 13, 29], device=DEVICE)
     out = attn(query, key, value, q_offset=offsets, backend="triton")
     wanted = attn.reference(query, key, value, q_offset=offsets)
     torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
@@ -83,14 +83,14 @@ def test_an_offset_for_each_batch() -> None:
 
 def test_wide_ints_give_the_same() -> None:
     attn = attncc.loads("attention a\n  param far: int\n  mask k <= q and k + far > far + q - 7")
-    query, key, value = (torch.randn(1, 2, 40, 16) for _ in range(3))
+    query, key, value = (torch.randn(1, 2, 40, 16, device=DEVICE) for _ in range(3))
     out = attn(query, key, value, far=2**40, backend="triton")
     torch.testing.assert_close(out, attn.reference(query, key, value, far=2**40), atol=1e-5, rtol=1e-5)
 
 
 def test_a_param_needs_no_new_module() -> None:
     attn = attncc.loads("attention a\n  param w: int = 4\n  mask abs(q - k) < w")
-    query, key, value = (torch.randn(1, 1, 20, 16) for _ in range(3))
+    query, key, value = (torch.randn(1, 1, 20, 16, device=DEVICE) for _ in range(3))
     outs = [attn(query, key, value, w=w, backend="triton") for w in (1, 4, 16)]
     for w, out in zip((1, 4, 16), outs, strict=True):
         torch.testing.assert_close(out, attn.reference(query, key, value, w=w), atol=1e-5, rtol=1e-5)
@@ -99,9 +99,9 @@ def test_a_param_needs_no_new_module() -> None:
 def test_what_cannot_be_compiled_is_refused_by_name() -> None:
     text = "attention a\n  extent top\n  blocks t: int[query_blocks, top] size 16, 16\n  output entropy"
     attn = attncc.loads(text)
-    query, key, value = (torch.randn(1, 1, 32, 16) for _ in range(3))
+    query, key, value = (torch.randn(1, 1, 32, 16, device=DEVICE) for _ in range(3))
     with pytest.raises(attncc.UnsupportedError) as refused:
-        attn(query, key, value, t=torch.zeros(2, 1, dtype=torch.int64), backend="triton")
+        attn(query, key, value, t=torch.zeros(2, 1, dtype=torch.int64, device=DEVICE), backend="triton")
     assert "entropy" in str(refused.value) or "block table" in str(refused.value)
 
 
