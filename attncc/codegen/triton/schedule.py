@@ -83,7 +83,7 @@ def _float32(width: int, options: Options) -> Schedule:
     if width <= 64:
         return Schedule(Launch(64, 32, 8, 1), Launch(32, 32, 4, 1), Launch(32, 32, 4, 1))
     if width <= 128:
-        return Schedule(Launch(32, 32, 4, 1), Launch(32, 16, 4, 1), Launch(16, 32, 4, 1))
+        return Schedule(Launch(32, 32, 8, 1), Launch(32, 16, 8, 1), Launch(16, 32, 4, 1))
     return Schedule(Launch(16, 16, 4, 1), Launch(16, 16, 4, 1), Launch(16, 16, 4, 1))
 
 
