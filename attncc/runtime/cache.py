@@ -108,17 +108,17 @@ class Cache:
         """Keeps a module under its key and returns its file. `metadata` is plain JSON, shown by `attncc cache list`."""
         place = self._place(key)
         ensure_private(self.directory)
-        with _as_cache_error(self.directory):
+        # Written under the lock, or another process that clears the cache would take it for abandoned.
+        with _as_cache_error(self.directory), self._lock():
             new = Path(tempfile.mkdtemp(prefix=_PASSING[0], dir=self.directory))
             try:
                 _write(new, key, text, metadata)
-                with self._lock():
-                    if _validated(place, key) == text:
-                        _touch(place)
-                    else:
-                        self._discard(place)
-                        os.rename(new, place)
-                    self._evict(keep=place)
+                if _validated(place, key) == text:
+                    _touch(place)
+                else:
+                    self._discard(place)
+                    os.rename(new, place)
+                self._evict(keep=place)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
         return place / MODULE
