@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "how, visited: what `explain` says of 4096 queries and keys in tiles of 128 x 128\n"
         "registers, spilled, shared: the forward kernel's, bf16, head dim 64\n"
         f"worst error: the largest of output, lse and gradients, as a part of what `verify` allows, on {where}\n"
-        "  (it allows gradients more than outputs: docs/decisions/error-rule-for-gradients.md)\n"
+        "  (it allows float32 gradients more than outputs: docs/decisions/error-rule-for-gradients.md)\n"
         f"{time.monotonic() - start:.0f} s\n",
         style="dim",
         soft_wrap=True,
