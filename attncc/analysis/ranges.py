@@ -113,10 +113,14 @@ def in_bounds(index: Expr, extent: Expr, environment: Environment) -> bool:
     Lanes of a tile past the last row or key are not such pairs: a kernel that drops the bounds code on this proof
     still has to keep those lanes from loading.
     """
+    return is_nonnegative(index, environment) and is_below(index, extent, environment)
+
+
+def is_below(index: Expr, extent: Expr, environment: Environment) -> bool:
+    """Whether `index < extent` is proved: the upper half of `in_bounds`, with the same caution about lanes."""
     if may_wrap(index, environment) or may_wrap(extent, environment):
         return False
-    room = (linear_of(extent) - linear_of(index)).plus(-1)
-    return is_nonnegative(index, environment) and proves_nonnegative(room, environment)
+    return proves_nonnegative((linear_of(extent) - linear_of(index)).plus(-1), environment)
 
 
 def proves_nonnegative(linear: Linear, environment: Environment, depth: int = 6) -> bool:

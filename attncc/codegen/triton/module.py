@@ -12,16 +12,8 @@ import textwrap
 from collections.abc import Sequence
 
 from attncc.analysis.facts import environment_of
-from attncc.analysis.linear import linear_of
 from attncc.analysis.plan import LoopPlan
-from attncc.analysis.ranges import (
-    Environment,
-    interval_of,
-    is_nonnegative,
-    may_wrap,
-    narrow,
-    proves_nonnegative,
-)
+from attncc.analysis.ranges import Environment, interval_of, is_below, is_nonnegative, narrow
 from attncc.codegen.expressions import Proofs, field_name, fuses_wrongly
 from attncc.codegen.options import Options
 from attncc.codegen.triton.host import SIZES, HostLayout, host_functions, launch_constants, records
@@ -148,18 +140,12 @@ def _proofs(spec: Spec, options: Options, roots: Sequence[Expr]) -> Proofs:
         narrow=frozenset() if options.wide else narrow(roots, environment),
         is_plain=functools.partial(_is_plain, environment),
         nonnegative=lambda expr: is_nonnegative(expr, environment),
-        below=functools.partial(_below, environment),
+        below=lambda index, extent: is_below(index, extent, environment),
     )
 
 
 def _is_plain(environment: Environment, node: Call) -> bool:
     return is_plain(node.op, *(interval_of(a, environment) for a in node.args))
-
-
-def _below(environment: Environment, index: Expr, extent: Expr) -> bool:
-    if may_wrap(index, environment) or may_wrap(extent, environment):
-        return False
-    return proves_nonnegative((linear_of(extent) - linear_of(index)).plus(-1), environment)
 
 
 def _units(options: Options) -> str:
